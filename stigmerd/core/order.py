@@ -1,0 +1,91 @@
+"""The order in which components start and stop, and what a new configuration changes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from stigmerd.core.spec import ComponentSpec
+
+
+def find_cycle(dependencies: Mapping[str, Iterable[str]]) -> tuple[str, ...] | None:
+    """The names along one cycle, first one repeated at the end, or None. Unknown names are no part of any."""
+    done: set[str] = set()
+    for start in dependencies:
+        path: list[str] = []
+        stack = [(start, iter(tuple(dependencies[start])))]
+        path.append(start)
+        while stack:
+            name, rest = stack[-1]
+            for dependency in rest:
+                if dependency in path:
+                    return (*path[path.index(dependency) :], dependency)
+                if dependency in dependencies and dependency not in done:
+                    path.append(dependency)
+                    stack.append((dependency, iter(tuple(dependencies[dependency]))))
+                    break
+            else:
+                done.add(name)
+                path.pop()
+                stack.pop()
+    return None
+
+
+def start_order(components: Mapping[str, ComponentSpec]) -> tuple[str, ...]:
+    """Every name, each after its dependencies, else in the order of the file. The graph has no cycle."""
+    ordered: dict[str, None] = {}
+    for name in components:
+        pending = [name]
+        while pending:
+            unmet = [d for d in components[pending[-1]].depends_on if d not in ordered and d in components]
+            if unmet:
+                pending.extend(reversed(unmet))
+            else:
+                ordered.setdefault(pending.pop())
+    return tuple(ordered)
+
+
+def stop_order(components: Mapping[str, ComponentSpec]) -> tuple[str, ...]:
+    """Every name, each after its dependents: the reverse of the start order."""
+    return tuple(reversed(start_order(components)))
+
+
+def with_dependencies(names: Iterable[str], components: Mapping[str, ComponentSpec]) -> tuple[str, ...]:
+    """The names and all that they depend on, in start order."""
+    wanted: set[str] = set()
+    pending = list(names)
+    while pending:
+        name = pending.pop()
+        if name not in wanted:
+            wanted.add(name)
+            pending.extend(components[name].depends_on)
+    return tuple(name for name in start_order(components) if name in wanted)
+
+
+def dependents(name: str, components: Mapping[str, ComponentSpec]) -> tuple[str, ...]:
+    """The components that depend on ``name`` directly, in the order of the file."""
+    return tuple(other.name for other in components.values() if name in other.depends_on)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """What a reload does. Names are in the order of the file (``removed``: of the old one).
+
+    ``changed`` differ in any key; ``restarted`` are those among them that need a new life.
+    """
+
+    added: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
+    changed: tuple[str, ...] = ()
+    restarted: tuple[str, ...] = ()
+
+
+def difference(old: Mapping[str, ComponentSpec], new: Mapping[str, ComponentSpec]) -> Change:
+    """Compare two configurations."""
+    changed = tuple(name for name, spec in new.items() if name in old and old[name] != spec)
+    return Change(
+        added=tuple(name for name in new if name not in old),
+        removed=tuple(name for name in old if name not in new),
+        changed=changed,
+        restarted=tuple(name for name in changed if old[name].definition != new[name].definition),
+    )

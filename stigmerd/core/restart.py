@@ -1,0 +1,60 @@
+"""The restart budget and the backoff: pure in ``now``.
+
+Instants are seconds on one monotonic clock that the caller chooses.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from stigmerd.core.spec import RestartPolicy
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RestartHistory:
+    """What has to be remembered to decide about the next restart.
+
+    ``counted`` are the instants at which restarts began, oldest first, never more than
+    ``max_restarts`` of them. ``streak`` is n of the backoff: restarts since a life last reached
+    ``min_uptime``. ``delay`` is the one before the last or coming automatic restart.
+    """
+
+    counted: tuple[float, ...] = ()
+    streak: int = 0
+    delay: float | None = None
+
+    def within(self, window: float, now: float) -> tuple[float, ...]:
+        """The counted restarts that are younger than ``window``; one of exactly that age still counts."""
+        return tuple(at for at in self.counted if now - at <= window)
+
+    def is_spent(self, policy: RestartPolicy, now: float) -> bool:
+        """Whether the budget forbids one more restart. Source: OTP supervisor, add_restart."""
+        return len(self.within(policy.window, now)) >= policy.max_restarts
+
+    def after_life(self, uptime: float, policy: RestartPolicy) -> RestartHistory:
+        """Forget the streak if the life that just ended was long enough; the window stays."""
+        return replace(self, streak=0) if uptime >= policy.min_uptime else self
+
+    def back_off(self, policy: RestartPolicy, chance: float) -> RestartHistory:
+        """Lengthen the streak and set the delay before the restart that follows.
+
+        ``chance`` is a number in 0..1, drawn by the caller, that jitter is taken from.
+        """
+        streak = self.streak + 1
+        return replace(self, streak=streak, delay=backoff(streak, policy) * (1 + policy.jitter * chance))
+
+    def count(self, policy: RestartPolicy, now: float) -> RestartHistory:
+        """Count one restart, whose life begins now."""
+        return replace(self, counted=(*self.within(policy.window, now), now))
+
+
+EMPTY = RestartHistory()
+
+
+def backoff(streak: int, policy: RestartPolicy) -> float:
+    """Seconds to wait before the ``streak``-th consecutive restart, without jitter."""
+    try:
+        delay = policy.initial_backoff * policy.backoff_factor ** (streak - 1)
+    except OverflowError:
+        return policy.max_backoff
+    return min(delay, policy.max_backoff)

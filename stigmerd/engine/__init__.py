@@ -1,0 +1,1 @@
+"""The engine: runs the core's decisions as Trio tasks, over ports that adapters implement."""
