@@ -84,6 +84,10 @@ class Life(Protocol):
         """Whether the leader runs now: False from the instant of its exit, reaped or not."""
         ...
 
+    def age(self) -> float:
+        """Seconds since the spawn, also where an earlier daemon spawned it."""
+        ...
+
     async def wait_exit(self) -> ExitStatus:
         """Wait for the leader's exit, and tell its status. The leader is not reaped by this."""
         ...
