@@ -1,0 +1,1 @@
+"""The tests, in four rings: core, engine, adapters, system. See docs/testing.md."""

@@ -1,0 +1,1 @@
+"""Every single-cell mutation of the lifecycle table must be caught."""

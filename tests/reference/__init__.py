@@ -1,0 +1,1 @@
+"""The built-in stack, in process and as the programs that users run."""
