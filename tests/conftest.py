@@ -11,6 +11,9 @@ import sys
 import hypothesis
 import pytest
 
+# As in the daemon, before anything imports grpc: its fork handlers kill children.
+os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
+
 ON_CI = bool(os.environ.get("CI"))
 
 OTHER_PLATFORM = "Linux only" if sys.platform == "darwin" else "macOS only"

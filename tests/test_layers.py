@@ -1,0 +1,160 @@
+"""The layers: who may import whom, and a few things that no module may do.
+
+``A -> B`` in the architecture is "A imports B", and nothing else is allowed. The modules are read,
+not imported: an import inside a function or under TYPE_CHECKING counts like any other.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+import stigmerd
+
+ROOT = Path(stigmerd.__file__).parent
+CORE = "stigmerd.core"
+
+ALLOWED = {
+    "stigmerd.core": {CORE},
+    "stigmerd.engine": {CORE, "stigmerd.engine"},
+    "stigmerd.adapters": {CORE, "stigmerd.engine.ports", "stigmerd.adapters"},
+    "stigmerd.config": {CORE, "stigmerd.config"},
+    "stigmerd.control": {CORE},
+    "stigmerd.control.protocol": {CORE},
+    "stigmerd.control.client": {"stigmerd.control.protocol"},
+    "stigmerd.control.server": {CORE, "stigmerd.engine", "stigmerd.control"},
+    "stigmerd.control.handlers": {CORE, "stigmerd.engine", "stigmerd.control"},
+    "stigmerd.cli": {
+        CORE,
+        "stigmerd.config",
+        "stigmerd.control.client",
+        "stigmerd.control.protocol",
+        "stigmerd.adapters.store",
+        "stigmerd.adapters.identity",
+        "stigmerd.adapters.output",
+        "stigmerd.cli",
+    },
+    "stigmerd.reference": {"stigmerd.reference"},
+}
+"""What of stigmerd each part may import; the longest matching prefix rules. Whoever is not named,
+the composition root, may import everything."""
+
+FORBIDDEN = {
+    "stigmerd.core": {"trio", "os", "time", "socket"},
+    "stigmerd.adapters.store": {"trio"},
+    "stigmerd.adapters.identity": {"trio"},
+    "stigmerd.adapters.output": {"trio"},
+    "stigmerd.cli": {"trio", "grpc", "docker", "httpcore"},
+    "stigmerd.config": {"trio", "grpc", "docker", "httpcore"},
+    "stigmerd.control.protocol": {"trio", "grpc", "docker", "httpcore"},
+    "stigmerd.control.client": {"trio", "msgspec", "rich", "cyclopts"},
+}
+"""What from outside a part must not import, all matching prefixes together."""
+
+BULKHEADS = {"stigmerd.engine.component", "stigmerd.engine.supervisor", "stigmerd.control.server"}
+"""Where an unexpected exception may be held: around one component's task, and around one connection."""
+
+MODULES = sorted(ROOT.rglob("*.py"))
+
+
+def name_of(path: Path) -> str:
+    """The dotted name of a module."""
+    parts = path.relative_to(ROOT.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+@cache
+def tree_of(path: Path) -> ast.Module:
+    """The parsed module."""
+    return ast.parse(path.read_text(), str(path))
+
+
+def imports_of(path: Path) -> Iterator[str]:
+    """The dotted names that a module imports; ``from a import b`` is both ``a`` and ``a.b``'s business."""
+    for node in ast.walk(tree_of(path)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: imports are absolute"
+            assert node.module is not None
+            yield from (_module_or_attribute(node.module, alias.name) for alias in node.names)
+
+
+def _module_or_attribute(module: str, name: str) -> str:
+    """``stigmerd.core.spec`` for ``from stigmerd.core import spec``, else the module itself."""
+    path = ROOT.parent.joinpath(*module.split("."), name)
+    return f"{module}.{name}" if path.is_dir() or path.with_suffix(".py").exists() else module
+
+
+def is_within(name: str, prefix: str) -> bool:
+    """Whether a dotted name is the prefix or below it."""
+    return name == prefix or name.startswith(prefix + ".")
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_module_imports_only_what_its_layer_may(path: Path) -> None:
+    name = name_of(path)
+    layer = max((prefix for prefix in ALLOWED if is_within(name, prefix)), key=len, default=None)
+    if layer is None:
+        return
+    for imported in imports_of(path):
+        if is_within(imported, "stigmerd") and imported != "stigmerd":
+            assert any(is_within(imported, prefix) for prefix in ALLOWED[layer]), f"{name} imports {imported}"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_module_imports_no_library_that_its_layer_must_not_know(path: Path) -> None:
+    name = name_of(path)
+    forbidden = set().union(*(libraries for prefix, libraries in FORBIDDEN.items() if is_within(name, prefix)))
+    assert not {imported.partition(".")[0] for imported in imports_of(path)} & forbidden
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_unexpected_exceptions_are_held_at_bulkheads_alone(path: Path) -> None:
+    held = [
+        node.lineno
+        for node in ast.walk(tree_of(path))
+        if isinstance(node, ast.ExceptHandler) and _catches_everything(node)
+    ]
+    assert not held or (name_of(path) in BULKHEADS and len(held) == 1), f"{path}: {held}"
+
+
+def test_only_one_component_bulkhead_exists() -> None:
+    engine = [path for path in MODULES if is_within(name_of(path), "stigmerd.engine")]
+    handlers = [node for path in engine for node in ast.walk(tree_of(path)) if isinstance(node, ast.ExceptHandler)]
+    assert sum(_catches_everything(handler) for handler in handlers) == 1
+
+
+def _catches_everything(handler: ast.ExceptHandler) -> bool:
+    caught = handler.type.elts if isinstance(handler.type, ast.Tuple) else [handler.type]
+    names = {node.id if isinstance(node, ast.Name) else "" for node in caught if node is not None}
+    return handler.type is None or bool(names & {"Exception", "BaseException"})
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_nothing_runs_between_fork_and_exec(path: Path) -> None:
+    keywords = [node for node in ast.walk(tree_of(path)) if isinstance(node, ast.keyword)]
+    assert not [keyword.lineno for keyword in keywords if keyword.arg == "preexec_fn"]
+
+
+def test_fork_support_of_grpc_is_off_before_grpc_is_imported() -> None:
+    importers = [path for path in MODULES if any(is_within(name, "grpc") for name in imports_of(path))]
+    for path in importers:
+        if not is_within(name_of(path), "stigmerd.reference"):  # programs of their own, which spawn nothing
+            assert _switches_fork_support_off_first(tree_of(path)), path
+
+
+def _switches_fork_support_off_first(module: ast.Module) -> bool:
+    """Whether GRPC_ENABLE_FORK_SUPPORT is set, at module level, above the first import of grpc."""
+    for node in module.body:
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            names = [node.module or ""] if isinstance(node, ast.ImportFrom) else [a.name for a in node.names]
+            if any(is_within(name, "grpc") for name in names):
+                return False
+        if "GRPC_ENABLE_FORK_SUPPORT" in ast.unparse(node) and not isinstance(node, ast.Expr):
+            return True
+    return False
