@@ -123,12 +123,14 @@ class State:
         """Whether a process or container of this component exists, or is about to."""
         return self.phase in LIVE_PHASES
 
-
     @property
     def shown(self) -> str:
         """The state's word in the status document."""
         return Phase.STARTING.value if self.phase is Phase.SPAWNING else self.phase.value
 
+
+NEW = State()
+"""A component that was never started."""
 
 LIVE_PHASES = frozenset({Phase.SPAWNING, Phase.STARTING, Phase.RUNNING, Phase.CONDEMNED, Phase.STOPPING})
 
@@ -172,11 +174,7 @@ def impossible(state: State, context: Context) -> NoReturn:
 
 def come_up(state: State, context: Context) -> Step:
     """Ask the gate, with an empty budget: somebody wants this up."""
-    return _gate(
-        replace(
-            state, wanted=True, charge=False, trial=False, due=None, history=EMPTY, failed_because=None
-        )
-    )
+    return _gate(replace(state, wanted=True, charge=False, trial=False, due=None, history=EMPTY, failed_because=None))
 
 
 def want(state: State, context: Context) -> Step:
@@ -540,9 +538,7 @@ TRANSITIONS: Mapping[Phase, Mapping[Event, Transition]] = {
 }
 
 
-def step(
-    state: State, event: Event, now: float, policy: RestartPolicy, chance: float = 0.0
-) -> Step:
+def step(state: State, event: Event, now: float, policy: RestartPolicy, chance: float = 0.0) -> Step:
     """Decide what ``event`` at ``now`` does to a component in ``state``.
 
     Raises:

@@ -1,0 +1,508 @@
+"""Why is this component as it is? From its status, its events and its output to one causal report.
+
+Pure: the daemon answers ``explain`` with it, and the CLI builds the same from files when the
+daemon is dead. It looks for the *last failure*: the newest life that did not come to be, was
+condemned by a probe, or ended without being asked; what merely waits is explained by what it
+waits for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+
+import msgspec
+
+from stigmerd.core.event import Entry
+from stigmerd.core.exit_status import ExitStatus
+from stigmerd.core.status import ComponentDocument, ExitDocument, ProbeDocument
+
+OUTPUT_LINES = 20
+TIMELINE_LINES = 15
+
+DEPENDENCY_SHADOW = 30.0
+"""Seconds before a failure in which a dependency's own failure is taken for its cause."""
+
+OWN_FAULTS = frozenset({"SIGSEGV", "SIGABRT", "SIGBUS", "SIGILL", "SIGFPE", "SIGTRAP", "SIGSYS"})
+"""Signals that the kernel sends a program for what it did itself. Source: signal(7)."""
+
+ASKED_FOR = frozenset({"operator", "shutdown", "reload", "dependency"})
+
+GATES = frozenset({"dependency", "port", "engine", "unkillable"})
+
+
+class Moment(msgspec.Struct, frozen=True, kw_only=True):
+    """One line of the timeline. ``at`` is RFC 3339."""
+
+    at: str
+    event: str
+    life: int | None
+    text: str
+
+
+class ExplainReport(msgspec.Struct, frozen=True, kw_only=True):
+    """The report of ``explain --json``.
+
+    ``cause`` is one of ``none``, ``spawn``, ``crash``, ``signal``, ``out_of_memory``, ``probe``,
+    ``stopped``, ``dependency``, ``port``, ``engine``, ``unkillable``, ``internal``. ``happened`` is
+    one sentence; ``evidence`` are more. ``root_cause`` is the component where it began, if that is
+    another one. ``blocks`` are the components that wait for this one, directly or not.
+    """
+
+    component: str
+    state: str
+    healthy: bool
+    cause: str
+    happened: str
+    at: str | None = None
+    life: int | None = None
+    evidence: tuple[str, ...] = ()
+    exit: ExitDocument | None = None
+    probe: ProbeDocument | None = None
+    blocked_by: str | None = None
+    root_cause: str | None = None
+    blocks: tuple[str, ...] = ()
+    timeline: tuple[Moment, ...] = ()
+    output: tuple[str, ...] = ()
+    log: str = ""
+    next: str
+    next_start_at: str | None = None
+    command: str
+
+
+class _Failure(msgspec.Struct, frozen=True, kw_only=True):
+    """The last failure, as far as events and status tell it."""
+
+    cause: str
+    happened: str
+    at: str | None = None
+    life: int | None = None
+    evidence: tuple[str, ...] = ()
+    exit: ExitDocument | None = None
+
+
+def build_report(
+    component: ComponentDocument,
+    all_components: Sequence[ComponentDocument],
+    events: Sequence[Entry],
+    tail: Sequence[str],
+    now: float,
+) -> ExplainReport:
+    """Explain the last failure of ``component``.
+
+    ``events`` may hold those of other components too; ``tail`` are the last lines of the log,
+    oldest first; ``now`` is seconds since the epoch.
+    """
+    own = [entry for entry in events if entry.component == component.name]
+    by_name = {other.name: other for other in all_components}
+    failure = _gate(component, own) or _last_failure(component, own) or _no_failure(component)
+    root = _root_cause(component, by_name, own, failure)
+    if root is not None:
+        failure = msgspec.structs.replace(failure, evidence=(*failure.evidence, _root_sentence(root)))
+    following, command = _what_next(component, failure, root, now)
+    return ExplainReport(
+        component=component.name,
+        state=component.state,
+        healthy=component.healthy,
+        cause=failure.cause,
+        happened=failure.happened,
+        at=failure.at,
+        life=failure.life,
+        evidence=failure.evidence,
+        exit=failure.exit,
+        probe=next((probe for probe in component.probes if probe.verdict == "failing"), None),
+        blocked_by=component.blocked_by,
+        root_cause=root.name if root else None,
+        blocks=_blocked(component.name, all_components),
+        timeline=tuple(_moment(entry) for entry in own[-TIMELINE_LINES:]),
+        output=tuple(tail[-OUTPUT_LINES:]),
+        log=component.log,
+        next=following,
+        next_start_at=component.next_start_at,
+        command=command,
+    )
+
+
+# What happened.
+
+
+def _gate(component: ComponentDocument, own: Sequence[Entry]) -> _Failure | None:
+    """What a waiting component waits for: that, and no older failure, is why it is not up."""
+    if component.state != "waiting":
+        return None
+    entry = _last(own, {"waiting"})
+    reason = (entry.reason if entry else None) or ("dependency" if component.blocked_by else "internal")
+    sentence = component.reason or (entry.message if entry else "") or f"waiting for {component.blocked_by}"
+    return _Failure(
+        cause=reason if reason in GATES else "dependency",
+        happened=_sentence(f"It has not been started, because it is {_lower_first(sentence)}"),
+        at=entry.at if entry else None,
+        life=component.life or None,
+        evidence=_sentences([f"Before that: {component.last_error}"] if component.last_error else []),
+    )
+
+
+def _last_failure(component: ComponentDocument, own: Sequence[Entry]) -> _Failure | None:
+    """The newest life that failed, as the events tell it; without events, as the status does."""
+    stops = {entry.life: entry for entry in own if entry.event == "stopping" and entry.reason in ASKED_FOR}
+    condemned = {entry.life: entry for entry in own if entry.event == "unhealthy"}
+    verdict = _last(own, {"failed"})
+    if verdict is not None and verdict.reason in {"internal", "unkillable"} and component.state == "failed":
+        return _from_verdict(verdict)
+    for entry in reversed(own):
+        if entry.event == "start_failed":
+            return _from_spawn(entry)
+        if entry.event == "unhealthy":
+            return _from_probe(entry, _exit_of(own, entry.life))
+        if entry.event == "exited" and entry.life in condemned:
+            return _from_probe(condemned[entry.life], entry)
+        if entry.event == "exited" and entry.life not in stops and not _is_success(entry, own):
+            return _from_exit(entry)
+    return _from_status(component)
+
+
+def _is_success(entry: Entry, own: Sequence[Entry]) -> bool:
+    """Whether the exit was the end that its policy calls complete."""
+    return any(other.event == "completed" and other.life == entry.life for other in own)
+
+
+def _from_verdict(entry: Entry) -> _Failure:
+    cause = entry.reason or "internal"
+    words = {
+        "internal": f"The daemon itself failed while it looked after this component: {entry.message}",
+        "unkillable": f"Its last life does not die: {entry.message}",
+    }
+    return _Failure(cause=cause, happened=_sentence(words[cause]), at=entry.at, life=entry.life)
+
+
+def _from_spawn(entry: Entry) -> _Failure:
+    return _Failure(
+        cause="spawn",
+        happened=_sentence(f"It could not be started at all: {entry.message}"),
+        at=entry.at,
+        life=entry.life,
+        evidence=("No process came to be, so it wrote no output; what the log shows is older.",),
+    )
+
+
+def _from_probe(entry: Entry, ended: Entry | None) -> _Failure:
+    kind = str(entry.details.get("probe") or (entry.reason or "liveness_probe").removesuffix("_probe"))
+    question = "never came up" if kind == "startup" else "was alive but did not do its work"
+    evidence = [f"The daemon ended this life: a restart is what a failing {kind} probe asks for."]
+    if ended is not None:
+        evidence.append(f"On being stopped it {_ended(ended)}.")
+    return _Failure(
+        cause="probe",
+        happened=_sentence(f"It {question}: its {kind} probe failed: {entry.message}"),
+        at=entry.at,
+        life=entry.life,
+        evidence=tuple(evidence),
+        exit=_exit_document(ended) if ended else None,
+    )
+
+
+def _from_exit(entry: Entry) -> _Failure:
+    status = _exit_document(entry)
+    uptime = entry.details.get("uptime")
+    lived = f" after {_span(uptime)}" if isinstance(uptime, int | float) else ""
+    cause, sentence, evidence = _read_exit(status)
+    return _Failure(
+        cause=cause,
+        happened=_sentence(f"{sentence}{lived}"),
+        at=entry.at,
+        life=entry.life,
+        evidence=_sentences(evidence),
+        exit=status,
+    )
+
+
+def _from_status(component: ComponentDocument) -> _Failure | None:
+    """The failure as the status document alone tells it: the events may be gone."""
+    if component.last_exit is not None:
+        cause, sentence, evidence = _read_exit(component.last_exit)
+        words = _sentences(evidence)
+        return _Failure(
+            cause=cause,
+            happened=_sentence(sentence),
+            at=component.last_exit.at,
+            life=component.life or None,
+            evidence=words,
+            exit=component.last_exit,
+        )
+    if component.last_error is not None:
+        return _Failure(cause="spawn", happened=_sentence(f"It did not start: {component.last_error}"))
+    return None
+
+
+def _read_exit(status: ExitDocument) -> tuple[str, str, list[str]]:
+    """Cause, sentence and evidence of a life that ended without being asked."""
+    phrase = str(ExitStatus(code=status.code, signal=status.signal))
+    if status.oom:
+        return "out_of_memory", "The kernel killed it because memory ran out", [f"It was {phrase}"]
+    if status.signal in OWN_FAULTS:
+        return "crash", f"It crashed with {status.signal}", ["The kernel sends this signal for a fault of the program"]
+    if status.signal is not None:
+        doubt = "Somebody, or another program, sent the signal: the daemon did not"
+        if status.signal == "SIGKILL" and status.oom is None:
+            doubt += "; whether it was the kernel, out of memory, cannot be told here (see the kernel's log)"
+        return "signal", f"It was {phrase} from outside", [doubt]
+    if status.code is None:
+        return "crash", "It ended; the platform did not tell how", ["It was not a child of this daemon"]
+    if status.code == 0:
+        return "crash", "It ended by itself with success, where it was to go on", []
+    return "crash", f"It {phrase}", []
+
+
+def _no_failure(component: ComponentDocument) -> _Failure:
+    words = {
+        "stopped": "It is stopped because it was asked to be, or was never started",
+        "completed": "It has done its work and ended with success",
+        "stopping": "It is being stopped",
+        "starting": "It is starting",
+    }
+    cause = "stopped" if component.state in {"stopped", "stopping"} else "none"
+    if component.state == "running" and not component.ready:
+        return _not_ready(component)
+    return _Failure(cause=cause, happened=_sentence(words.get(component.state, "It has not failed")))
+
+
+def _not_ready(component: ComponentDocument) -> _Failure:
+    probe = next((probe for probe in component.probes if probe.kind == "readiness"), None)
+    if probe is None or not probe.message:
+        return _Failure(cause="none", happened="It runs and has not become ready yet.")
+    return _Failure(cause="probe", happened=_sentence(f"It runs, but its readiness probe fails: {probe.message}"))
+
+
+# Where it began, and whom it holds up.
+
+
+def _root_cause(
+    component: ComponentDocument,
+    by_name: Mapping[str, ComponentDocument],
+    own: Sequence[Entry],
+    failure: _Failure,
+) -> ComponentDocument | None:
+    """The component at the bottom: along what blocks now, else a dependency that was down at the time."""
+    root = _follow_blocks(component, by_name)
+    if root is not None or failure.cause not in {"crash", "probe"}:
+        return root
+    for name in _known_dependencies(own):
+        other = by_name.get(name)
+        if other is not None and _was_down(other, failure.at):
+            return _follow_blocks(other, by_name) or other
+    return None
+
+
+def _follow_blocks(component: ComponentDocument, by_name: Mapping[str, ComponentDocument]) -> ComponentDocument | None:
+    seen, current = {component.name}, component
+    while current.blocked_by in by_name and current.blocked_by not in seen:
+        current = by_name[current.blocked_by]
+        seen.add(current.name)
+    return current if current is not component else None
+
+
+def _known_dependencies(own: Sequence[Entry]) -> tuple[str, ...]:
+    """The dependencies that this component has ever waited for, by the words of its events."""
+    found = dict.fromkeys(
+        entry.message.removeprefix("waiting for ").split(" ")[0]
+        for entry in own
+        if entry.event == "waiting" and entry.reason == "dependency"
+    )
+    return tuple(found)
+
+
+def _was_down(other: ComponentDocument, at: str | None) -> bool:
+    """Whether a dependency is down now, or failed shortly before the instant ``at``."""
+    if not other.healthy:
+        return True
+    failed, then = _seconds(other.last_exit.at if other.last_exit else None), _seconds(at)
+    return failed is not None and then is not None and 0 <= then - failed <= DEPENDENCY_SHADOW
+
+
+def _root_sentence(root: ComponentDocument) -> str:
+    error = f": {root.last_error or root.reason}" if root.last_error or root.reason else ""
+    return _sentence(f"The root cause is {root.name}, which is {root.state}{error}")
+
+
+def _blocked(name: str, all_components: Iterable[ComponentDocument]) -> tuple[str, ...]:
+    """Who waits for ``name``, directly or through others."""
+    waiting = [component for component in all_components if component.blocked_by is not None]
+    found: dict[str, None] = {name: None}
+    grew = True
+    while grew:
+        fresh = [c.name for c in waiting if c.blocked_by in found and c.name not in found]
+        found |= dict.fromkeys(fresh)
+        grew = bool(fresh)
+    return tuple(found)[1:]
+
+
+# What comes next.
+
+
+def _what_next(
+    component: ComponentDocument, failure: _Failure, root: ComponentDocument | None, now: float
+) -> tuple[str, str]:
+    """What happens now without anybody's doing, and the one command to try."""
+    name, state = component.name, component.state
+    if root is not None and state == "waiting":
+        return f"It starts by itself as soon as {component.blocked_by} is up.", f"stigmer server explain {root.name}"
+    if state == "waiting":
+        return "It starts by itself as soon as that is over; this spends no restart.", _gate_command(component)
+    if state == "restarting":
+        attempt = f"{component.restarts_in_window + 1} of {component.max_restarts}"
+        return f"It is restarted {_when(component.next_start_at, now)} (attempt {attempt}).", _look(component, failure)
+    if state == "failed":
+        after = "Nothing happens by itself: it stays down until you start it."
+        if component.next_start_at:
+            after = f"One trial start follows {_when(component.next_start_at, now)}."
+        return after, _repair(component, failure)
+    return _what_next_when_up_or_down(component, failure, name)
+
+
+def _what_next_when_up_or_down(component: ComponentDocument, failure: _Failure, name: str) -> tuple[str, str]:
+    match component.state:
+        case "unhealthy":
+            return "This life is being ended; a restart follows.", f"stigmer server status {name} --verbose"
+        case "stopped" if component.enabled:
+            return "Nothing happens by itself: it stays down until you start it.", f"stigmer server start {name}"
+        case "stopped":
+            return "Nothing: it is disabled in the configuration.", f"stigmer server start {name}"
+        case "running" if failure.cause == "none":
+            return "Nothing: it runs.", f"stigmer server status {name} --verbose"
+        case "running":
+            return "Nothing: it runs again.", _look(component, failure)
+        case "completed":
+            return "Nothing: its policy asks for no restart.", f"stigmer server logs {name}"
+        case _:
+            return "It is under way.", f"stigmer server status {name} --watch"
+
+
+def _look(component: ComponentDocument, failure: _Failure) -> str:
+    if failure.cause == "spawn":
+        return _repair(component, failure)
+    if failure.cause == "probe":
+        return f"stigmer server status {component.name} --verbose"
+    if failure.cause == "signal":
+        return f"stigmer server events {component.name}"
+    return f"stigmer server logs {component.name} --tail 200"
+
+
+def _repair(component: ComponentDocument, failure: _Failure) -> str:
+    pull = _pull_command(failure.happened)
+    if pull is not None:
+        return pull
+    if failure.cause == "spawn":
+        return "stigmer server check"
+    return f"stigmer server restart {component.name}"
+
+
+def _gate_command(component: ComponentDocument) -> str:
+    pull = _pull_command(component.reason)
+    if pull is not None:
+        return pull
+    return "docker info" if component.kind == "container" else f"stigmer server status {component.name} --watch"
+
+
+def _pull_command(text: str) -> str | None:
+    """The ``docker pull IMAGE`` that an error message names, if it does."""
+    words = text.replace("`", " ").replace("'", " ").split()
+    for number, word in enumerate(words[:-2]):
+        if word == "docker" and words[number + 1] == "pull":
+            return f"docker pull {words[number + 2].rstrip('.,;:)')}"
+    return None
+
+
+# Words.
+
+
+def _moment(entry: Entry) -> Moment:
+    return Moment(at=entry.at, event=entry.event, life=entry.life, text=describe(entry))
+
+
+def describe(entry: Entry) -> str:
+    """One event as a phrase for a reader: ``exited with code 1 after 3.2 s``."""
+    details, message = entry.details, entry.message
+    match entry.event:
+        case "starting":
+            who = f"pid {details['pid']}" if details.get("pid") else str(details.get("container") or "")[:12]
+            return f"starting{f' ({who})' if who else ''}{_because(entry)}"
+        case "start_failed":
+            return f"could not be started: {message}"
+        case "exited":
+            return _ended(entry)
+        case "restarting":
+            attempt = f"attempt {details.get('attempt')}/{details.get('max_restarts')}"
+            return f"restarts in {_span(details.get('delay'))} ({attempt})"
+        case "unhealthy":
+            return f"{details.get('probe') or 'a'} probe failed: {message}"
+        case "waiting" | "suspended" | "config_reloaded" if message:
+            return message
+        case _:
+            return entry.event.replace("_", " ") + (f": {message}" if message else "") + _because(entry)
+
+
+def _because(entry: Entry) -> str:
+    return f" ({entry.reason})" if entry.reason in ASKED_FOR | {"trial", "budget"} else ""
+
+
+def _ended(entry: Entry) -> str:
+    uptime = entry.details.get("uptime")
+    lived = f" after {_span(uptime)}" if isinstance(uptime, int | float) else ""
+    status = _exit_document(entry)
+    return f"{ExitStatus(code=status.code, signal=status.signal, oom=status.oom)}{lived}"
+
+
+def _exit_document(entry: Entry) -> ExitDocument:
+    code, signal, oom = (entry.details.get(key) for key in ("code", "signal", "oom"))
+    return ExitDocument(
+        code=code if isinstance(code, int) else None,
+        signal=signal if isinstance(signal, str) else None,
+        oom=oom if isinstance(oom, bool) else None,
+        at=entry.at,
+    )
+
+
+def _exit_of(own: Sequence[Entry], life: int | None) -> Entry | None:
+    return next((entry for entry in reversed(own) if entry.event == "exited" and entry.life == life), None)
+
+
+def _last(entries: Sequence[Entry], events: set[str]) -> Entry | None:
+    return next((entry for entry in reversed(entries) if entry.event in events), None)
+
+
+def _when(at: str | None, now: float) -> str:
+    seconds = _seconds(at)
+    if seconds is None:
+        return "soon"
+    clock = f"{datetime.fromtimestamp(seconds, UTC):%H:%M:%S} UTC"
+    return f"in {_span(seconds - now)}, at {clock}" if seconds > now else "now"
+
+
+def _span(seconds: object) -> str:
+    if not isinstance(seconds, int | float):
+        return "some time"
+    if seconds < 120:
+        return f"{round(max(0.0, seconds), 1):g} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def _seconds(at: str | None) -> float | None:
+    if at is None:
+        return None
+    try:
+        return datetime.fromisoformat(at).timestamp()
+    except ValueError:
+        return None
+
+
+def _sentences(parts: Iterable[str]) -> tuple[str, ...]:
+    return tuple(_sentence(part) for part in parts)
+
+
+def _sentence(text: str) -> str:
+    text = text.strip()
+    return text if text.endswith((".", "!", "?")) else f"{text}."
+
+
+def _lower_first(text: str) -> str:
+    return text[:1].lower() + text[1:] if text[1:2].islower() else text

@@ -1,0 +1,562 @@
+"""The task that owns one component: it feeds the lifecycle table and does what the table says.
+
+Everything that concerns the component comes to this task through its mailbox, so nothing here
+needs a lock. Tasks that belong to one life, or to one phase, live in a nursery that ends with it.
+"""
+
+from __future__ import annotations
+
+import random
+import secrets
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+
+import trio
+
+from stigmerd.core.exit_status import ExitStatus, judge
+from stigmerd.core.exit_status import Verdict as ExitVerdict
+from stigmerd.core.health import Streak, Verdict
+from stigmerd.core.lifecycle import Command, Event, FailedBecause, Phase, State, step
+from stigmerd.core.record import Identity
+from stigmerd.core.spec import ComponentSpec, ProbeKind, ProcessSpec
+from stigmerd.core.status import ExitDocument
+from stigmerd.engine.board import Board, View, with_attempt
+from stigmerd.engine.checkup import Checkup
+from stigmerd.engine.journal import Journal, rfc3339
+from stigmerd.engine.life import Ended, Tenure
+from stigmerd.engine.ports import (
+    EngineUnavailableError,
+    Launcher,
+    LaunchOrder,
+    Life,
+    Shut,
+    SpawnFailedError,
+    World,
+)
+from stigmerd.engine.restore import to_record
+from stigmerd.engine.telling import Condemnation, Teller
+
+SPAWN_BOUND = 10.0
+"""Seconds until a spawn is given up."""
+
+ENGINE_PERIOD = 5.0
+"""Seconds between two tries to reach the Docker Engine."""
+
+GATE_PERIODS = {"port": 1.0, "engine": ENGINE_PERIOD}
+"""Seconds between two looks at a gate whose opening nobody announces."""
+
+EXIT_EVENTS = {
+    ExitVerdict.RESTART: Event.EXITED,
+    ExitVerdict.COMPLETE: Event.EXITED_DONE,
+    ExitVerdict.FAIL: Event.EXITED_BAD,
+    ExitVerdict.FATAL: Event.EXITED_FATAL,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ask:
+    """Somebody wants something of the component. ``reason`` is one of the history's reasons.
+
+    ``cap`` bounds the grace of a stop, in seconds, below what the configuration says.
+    """
+
+    event: Event
+    reason: str | None = None
+    cap: float | None = None
+    taken: trio.Event
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Respec:
+    """The configuration of the component has changed."""
+
+    spec: ComponentSpec
+    taken: trio.Event
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """What a task of life number ``life`` saw; ``then`` is done only while that life is the present one."""
+
+    life: int
+    then: Callable[[], None]
+
+
+Message = Ask | Respec | Seen
+
+
+class Component:
+    """Owns one component. ``run`` is its task; the other public methods only ask things of it."""
+
+    def __init__(
+        self,
+        spec: ComponentSpec,
+        world: World,
+        board: Board,
+        journal: Journal,
+        *,
+        on_new_life: Callable[[str], None],
+        is_closing: Callable[[], bool],
+        restored: View | None = None,
+    ) -> None:
+        self._world = world
+        self._board = board
+        self._teller = Teller(spec.name, journal, world.logs)
+        self._on_new_life = on_new_life
+        self._is_closing = is_closing
+        self._mail: deque[Message] = deque()
+        self._arrived = trio.Event()
+        self._tasks: trio.Nursery | None = None
+        self._launching = trio.CancelScope()
+        self._newborn: Life | None = None
+        self._tenure: Tenure | None = None
+        self._lingering: Tenure | None = None
+        self._checkup: Checkup | None = None
+        self._condemned: Condemnation | None = None
+        self._cause: str | None = None
+        self._cap: float | None = None
+        self._shut: Shut | None = None
+        self._impostor = ""
+        self._unproven = restored is not None
+        self._view = restored or View(spec=spec, log=world.logs.path(spec.name))
+        world.logs.rule(spec.name, spec.log)
+        board.add(self._view)
+
+    # What the outside may do.
+
+    @property
+    def view(self) -> View:
+        """The component as it is now."""
+        return self._view
+
+    @property
+    def life(self) -> Life | None:
+        """The present life, to look at and to signal its leader."""
+        return self._tenure.life if self._tenure is not None else None
+
+    @property
+    def impostor(self) -> str:
+        """One sentence about a stranger who answers on this component's address, or ""."""
+        return self._impostor
+
+    async def ask(self, event: Event, reason: str | None, cap: float | None = None) -> View:
+        """Ask for something, and return the component as it is once the wish was taken in."""
+        message = Ask(event=event, reason=reason, cap=cap, taken=trio.Event())
+        self._post(message)
+        await message.taken.wait()
+        return self._view
+
+    async def respec(self, spec: ComponentSpec) -> None:
+        """Let a changed configuration take effect, without a new life."""
+        message = Respec(spec=spec, taken=trio.Event())
+        self._post(message)
+        await message.taken.wait()
+
+    def follow(self) -> None:
+        """Tell that a dependency began a new life."""
+        self._post(Ask(event=Event.FOLLOW, reason="dependency", taken=trio.Event()))
+
+    # The task.
+
+    async def run(self) -> None:
+        """Own the component until cancelled. May be run again after an internal error."""
+        async with trio.open_nursery() as beyond:
+            if self._unproven:
+                await self._prove_life()
+                self._unproven = False
+            while True:
+                if self._lingering is not None:
+                    beyond.start_soon(self._outlive, self._lingering)
+                await self._phases_without_life()
+                await self._one_life()
+
+    async def fail_internally(self, error: str) -> None:
+        """Put the component into failed after a bug in its task, with nothing of its life left alive."""
+        await self._end_at_once()
+        state = replace(
+            self._state,
+            phase=Phase.FAILED,
+            due=None,
+            charge=False,
+            trial=False,
+            spawned_at=None,
+            failed_because=FailedBecause.INTERNAL,
+        )
+        self._teller.event("failed", state.life, reason="internal", message=error)
+        self._teller.line(f"Failed {self._spec.name}: {error}")
+        self._show(state=state, note=error, last_error=error, identity=None)
+        for message in self._mail:
+            if not isinstance(message, Seen):
+                message.taken.set()
+        self._mail.clear()
+
+    async def _end_at_once(self) -> None:
+        tenure = self._tenure
+        if tenure is None and self._newborn is not None:
+            tenure = self._new_tenure(self._newborn)
+        self._tenure = self._newborn = None
+        if tenure is not None:
+            tenure.end(self._spec.stop, 0.0)
+            ended = await tenure.run()
+            self._lingering = None if ended.over else tenure
+
+    async def _phases_without_life(self) -> None:
+        while not self._state.has_life:
+            if self._state.phase is not Phase.WAITING:
+                await self._next_message()
+                continue
+            async with trio.open_nursery() as gate:
+                spec = self._spec
+                gate.start_soon(self._watch_gate)
+                while self._state.phase is Phase.WAITING and self._spec is spec:
+                    await self._next_message()
+                gate.cancel_scope.cancel()
+
+    async def _one_life(self) -> None:
+        """Everything that concerns one life happens in this nursery, and ends with it."""
+        async with trio.open_nursery() as self._tasks:
+            if self._tenure is None:
+                self._launching = trio.CancelScope(deadline=trio.current_time() + SPAWN_BOUND)
+                self._tasks.start_soon(self._launch)
+            else:
+                self._attend(self._tenure)  # adopted
+            while self._state.has_life:
+                await self._next_message()
+            self._tasks.cancel_scope.cancel()
+
+    # The mailbox.
+
+    def _post(self, message: Message) -> None:
+        self._mail.append(message)
+        self._arrived.set()
+
+    def _saw(self, then: Callable[[], None]) -> None:
+        self._post(Seen(life=self._state.life, then=then))
+
+    async def _next_message(self) -> None:
+        """Take in one message, or the deadline, whichever comes first."""
+        if not self._mail:
+            self._arrived = trio.Event()
+            due = self._state.due
+            with trio.move_on_at(due if due is not None else float("inf")) as scope:
+                await self._arrived.wait()
+            if scope.cancelled_caught:
+                self._step(Event.DEADLINE)
+                return
+        message = self._mail.popleft()
+        match message:
+            case Ask():
+                self._take(message)
+                message.taken.set()
+            case Respec():
+                self._take_spec(message.spec)
+                message.taken.set()
+            case Seen():
+                if message.life == self._state.life:
+                    message.then()
+
+    def _take(self, ask: Ask) -> None:
+        if ask.event is not Event.DOWN and self._is_closing():
+            return
+        before = self._state
+        former_cause, self._cause, self._cap = self._cause, ask.reason, ask.cap
+        self._step(ask.event)
+        if self._state.phase is before.phase:
+            self._cause = former_cause
+        if ask.event is Event.DOWN:
+            self._hasten(ask.cap)
+
+    def _hasten(self, cap: float | None) -> None:
+        """Let an end that is under way become as fast as the newest request wants it."""
+        if self._tenure is not None:
+            self._tenure.end(self._spec.stop, cap)
+        grace = self._spec.stop.grace if cap is None else min(cap, self._spec.stop.grace)
+        self._launching.deadline = min(self._launching.deadline, trio.current_time() + grace)
+
+    def _take_spec(self, spec: ComponentSpec) -> None:
+        probes_changed = dict(spec.probes) != dict(self._spec.probes)
+        self._world.logs.rule(spec.name, spec.log)
+        self._show(spec=spec)
+        if probes_changed and self._tenure is not None and self._checkup is not None:
+            self._stop_checkup()
+            self._show(probes={})
+            self._check_up(self._tenure.life)
+
+    # Deciding, telling, showing, remembering.
+
+    @property
+    def _state(self) -> State:
+        return self._view.state
+
+    @property
+    def _spec(self) -> ComponentSpec:
+        return self._view.spec
+
+    @property
+    def _launcher(self) -> Launcher:
+        return self._world.processes if isinstance(self._spec.runs, ProcessSpec) else self._world.containers
+
+    def _step(self, event: Event) -> None:
+        """Ask the table, tell and show what it decided, and begin what it commands."""
+        decided = step(self._state, event, trio.current_time(), self._spec.restart, random.random())
+        if decided.state.phase is not self._state.phase:
+            self._enter(decided.state)
+        else:
+            self._show(state=decided.state)
+        if decided.command is Command.CHECK_GATE and self._is_gate_trivial():
+            self._step(Event.OPEN)
+        elif decided.command is Command.END and self._tenure is not None:
+            self._stop_checkup()
+            self._tenure.end(self._spec.stop, self._cap)
+
+    def _enter(self, new: State) -> None:
+        """Enter a phase: written down first, visible only then."""
+        now = trio.current_time()
+        note = self._teller.entered(self._view, new, now, cause=self._cause, condemned=self._condemned)
+        changes: dict[str, object] = {"state": new, "note": note, "blocked_by": None}
+        if new.phase is Phase.SPAWNING:
+            nonce = f"{new.life}-{secrets.token_hex(12)}"
+            intent = Identity(nonce=nonce, boot_id=self._world.boot_id)
+            changes |= {"identity": intent, "probes": {}, "adopted": False}
+            self._condemned = None
+            if new.last_restart != self._state.last_restart:
+                changes["last_restart_at"] = rfc3339(self._world.clock.wall())
+        elif new.phase is Phase.CONDEMNED:
+            changes["last_error"] = note
+        elif new.phase is Phase.RUNNING:
+            changes["started_life"] = new.life
+        elif not new.has_life:
+            changes["identity"] = self._view.identity if self._lingering is not None else None
+            self._shut = None
+            if new.phase is Phase.BACKOFF:
+                self._cause = None
+        self._show(**changes)
+
+    def _show(self, **changes: object) -> None:
+        """Remember and publish the component as it is now. A change of readiness is told first."""
+        before = self._view
+        view = replace(before, **changes)  # type: ignore[arg-type]
+        if view == before:
+            return
+        if view.phase is Phase.RUNNING and view.ready != before.ready:
+            self._teller.event("ready" if view.ready else "unready", view.state.life, message=_evidence(view))
+        self._view = view
+        if changes.keys() != {"probes"}:
+            self._world.state.put(to_record(view, trio.current_time(), self._world.clock))
+        self._board.publish(view)
+
+    # The gate.
+
+    def _is_gate_trivial(self) -> bool:
+        spec = self._spec
+        return isinstance(spec.runs, ProcessSpec) and not (
+            spec.depends_on or spec.ports or self._lingering or self._is_closing()
+        )
+
+    async def _watch_gate(self) -> None:
+        """Look until the gate is open, and say each time what it waits for."""
+        while True:
+            version = self._board.version.value
+            shut = await self._look_at_gate()
+            self._saw(partial(self._gate_seen, shut))
+            if shut is None:
+                return
+            if shut.reason in GATE_PERIODS:
+                await trio.sleep(GATE_PERIODS[shut.reason])
+            elif shut.reason == "dependency":
+                await self._board.wait_dependency_change(self._spec)
+            else:
+                await self._board.wait_change(version)
+
+    async def _look_at_gate(self) -> Shut | None:
+        if self._is_closing():
+            return Shut(reason="shutdown", message="the daemon is shutting down")
+        if self._lingering is not None:
+            pids = ", ".join(f"pid {pid}" for pid in self._view.survivors)
+            return Shut(reason="unkillable", message=f"waiting for the end of its last life ({pids})")
+        unmet = self._board.first_unmet(self._spec)
+        if unmet is not None:
+            name, condition = unmet
+            return Shut(reason="dependency", message=f"waiting for {name} to be {condition.value}")
+        return await self._launcher.check_gate(self._spec)
+
+    def _gate_seen(self, shut: Shut | None) -> None:
+        if self._state.phase is not Phase.WAITING:
+            return
+        if shut is None:
+            self._step(Event.OPEN)
+            return
+        unmet = self._board.first_unmet(self._spec) if shut.reason == "dependency" else None
+        if self._shut is None or self._shut.reason != shut.reason:
+            self._teller.event("waiting", self._state.life, reason=shut.reason, message=shut.message)
+        self._shut = shut
+        self._show(note=shut.message, blocked_by=unmet[0] if unmet else None)
+        self._step(Event.SHUT)
+
+    # One life.
+
+    async def _launch(self) -> None:
+        assert self._view.identity is not None
+        order = LaunchOrder(spec=self._spec, life=self._state.life, nonce=self._view.identity.nonce)
+        with self._launching:
+            try:
+                self._newborn = await self._launcher.launch(order)
+            except (SpawnFailedError, EngineUnavailableError) as exc:
+                self._saw(partial(self._no_spawn, str(exc), getattr(exc, "errno", None)))
+                return
+        if self._launching.cancelled_caught:
+            self._saw(partial(self._no_spawn, "the spawn was given up: it did not return (a hung file system?)", None))
+        else:
+            self._saw(self._spawned)
+
+    def _no_spawn(self, message: str, errno: int | None) -> None:
+        self._teller.unborn(self._state.life, message, errno)
+        if self._state.phase is Phase.SPAWNING:
+            self._show(last_error=message, last_exit=None)
+        self._step(Event.NO_SPAWN)
+
+    def _spawned(self) -> None:
+        life, self._newborn = self._newborn, None
+        assert life is not None
+        self._teller.born(self._view, life.identity, trio.current_time(), self._cause)
+        self._tenure = self._new_tenure(life)
+        self._attend(self._tenure)
+        self._show(identity=life.identity, started_at=rfc3339(self._world.clock.wall()))
+        self._step(Event.SPAWNED)
+        if self._state.phase is Phase.STARTING:
+            self._cause = None
+            self._on_new_life(self._spec.name)
+            self._check_up(life)
+
+    def _new_tenure(self, life: Life) -> Tenure:
+        return Tenure(life, on_exit=self._exit_seen, on_kill=self._grace_ran_out)
+
+    def _attend(self, tenure: Tenure) -> None:
+        assert self._tasks is not None
+        self._tasks.start_soon(self._see_through, tenure)
+        if self._state.phase in {Phase.STARTING, Phase.RUNNING}:
+            self._check_up(tenure.life)
+
+    async def _see_through(self, tenure: Tenure) -> None:
+        ended = await tenure.run()
+        self._saw(partial(self._over, tenure, ended))
+
+    def _grace_ran_out(self) -> None:
+        self._teller.event("killed", self._state.life, reason=self._cause, message="still alive when the grace ran out")
+
+    def _exit_seen(self, status: ExitStatus) -> None:
+        """Record an exit, once, in the instant it is seen. What it leads to waits until all is dead."""
+        state = self._state
+        uptime = trio.current_time() - state.spawned_at if state.spawned_at is not None else None
+        self._teller.exited(state.life, status, uptime)
+        if state.phase in {Phase.STOPPING, Phase.FAILED}:
+            return  # asked for, or long given up
+        at = rfc3339(self._world.clock.wall())
+        last_exit = ExitDocument(code=status.code, signal=status.signal, oom=status.oom, at=at)
+        if state.phase is Phase.CONDEMNED:
+            self._show(last_exit=last_exit)  # the probe's evidence says more than the signal it led to
+        else:
+            self._show(last_exit=last_exit, last_error=str(status), note=str(status))
+
+    def _over(self, tenure: Tenure, ended: Ended) -> None:
+        self._stop_checkup()
+        self._tenure = None
+        if ended.over:
+            self._step(EXIT_EVENTS[judge(ended.status or ExitStatus(), self._spec.restart)])
+        else:
+            self._lingering = tenure
+            self._show(survivors=ended.survivors)
+            self._step(Event.SURVIVED)
+
+    async def _outlive(self, tenure: Tenure) -> None:
+        """Wait for the end of what could not be killed; until then no other life begins."""
+        await tenure.wait_over()
+        self._lingering = None
+        self._show(survivors=(), identity=None, note="what could not be killed is gone; it can be started again")
+
+    # Probes.
+
+    def _check_up(self, life: Life) -> None:
+        assert self._tasks is not None
+        started = self._state.phase is Phase.RUNNING
+        if not started and self._spec.startup is None:
+            self._step(Event.STARTED)
+            started = True
+        self._checkup = Checkup(
+            self._spec, life, self._world, on_attempt=self._attempted, on_impostor=self._impostor_seen
+        )
+        self._tasks.start_soon(self._checkup.run, started)
+
+    def _stop_checkup(self) -> None:
+        if self._checkup is not None:
+            self._checkup.stop()
+        self._checkup = None
+        self._impostor = ""
+
+    def _attempted(self, kind: ProbeKind, streak: Streak) -> None:
+        self._show(probes=with_attempt(self._view, kind, streak, rfc3339(self._world.clock.wall())).probes)
+        if kind is ProbeKind.STARTUP and streak.verdict is Verdict.PASSING:
+            self._saw(partial(self._step, Event.STARTED))
+        elif kind is not ProbeKind.READINESS and streak.verdict is Verdict.FAILING:
+            times = f"{streak.consecutive_failures} times" if streak.consecutive_failures > 1 else "once"
+            evidence = f"{kind.value} probe failed {times}: {streak.message}"
+            self._saw(partial(self._condemn, Condemnation(probe=kind.value, evidence=evidence)))
+
+    def _condemn(self, condemned: Condemnation) -> None:
+        if self._state.phase in {Phase.STARTING, Phase.RUNNING}:
+            self._condemned = condemned
+            self._step(Event.UNHEALTHY)
+
+    def _impostor_seen(self, sentence: str) -> None:
+        self._impostor = sentence
+
+    # After the death of an earlier daemon.
+
+    async def _prove_life(self) -> None:
+        """Find out what became of the life that an earlier daemon left, and go on from there."""
+        identity, state = self._view.identity, self._state
+        if identity is None:
+            return
+        if identity.pid is None and identity.container_id is None:
+            # The intent was written and nothing else: what came of it was ended as a stray.
+            self._show(identity=None)
+            if state.has_life:
+                self._step(Event.NO_SPAWN)
+            return
+        life = await self._adopt(identity)
+        if life is None:
+            self._found_dead()
+        elif state.phase is Phase.FAILED:
+            self._lingering = self._new_tenure(life)
+        else:
+            self._resume(life)
+
+    async def _adopt(self, identity: Identity) -> Life | None:
+        order = LaunchOrder(spec=self._spec, life=self._state.life, nonce=identity.nonce)
+        while True:
+            try:
+                return await self._launcher.adopt(order, identity)
+            except EngineUnavailableError as exc:
+                self._show(note=str(exc))
+                await trio.sleep(ENGINE_PERIOD)
+
+    def _found_dead(self) -> None:
+        if not self._state.has_life:
+            self._show(identity=None, survivors=())
+            return
+        self._exit_seen(ExitStatus())
+        self._step(EXIT_EVENTS[judge(ExitStatus(), self._spec.restart)])
+
+    def _resume(self, life: Life) -> None:
+        self._tenure = self._new_tenure(life)
+        self._teller.event("adopted", self._state.life, pid=life.identity.pid, container=life.identity.container_id)
+        self._show(identity=life.identity, adopted=True, note="")
+        if self._state.phase in {Phase.STOPPING, Phase.CONDEMNED}:
+            self._tenure.end(self._spec.stop)
+
+
+def _evidence(view: View) -> str:
+    probe = view.probes.get(ProbeKind.READINESS)
+    return probe.streak.message if probe is not None else ""

@@ -1,0 +1,108 @@
+"""The numbered events: written down first, then handed to whoever subscribed."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+
+import trio
+
+from stigmerd.core.event import Entry
+from stigmerd.engine.ports import Clock, EventStore
+
+FEED_LIMIT = 1000
+"""Entries that wait for one slow subscriber before the oldest are missed."""
+
+
+def rfc3339(seconds: float) -> str:
+    """An instant since the epoch as RFC 3339 in UTC with milliseconds."""
+    at = datetime.fromtimestamp(seconds, UTC)
+    return f"{at:%Y-%m-%dT%H:%M:%S}.{at.microsecond // 1000:03d}Z"
+
+
+class Feed:
+    """One subscriber's queue: bounded, so that a reader that does not read costs a fixed amount."""
+
+    def __init__(self, backlog: Sequence[Entry], names: frozenset[str]) -> None:
+        self._names = names
+        self._entries: deque[Entry] = deque(entry for entry in backlog if self._concerns(entry))
+        self._missed = 0
+        self._arrived = trio.Event()
+
+    def put(self, entry: Entry) -> None:
+        """Queue one entry, at the cost of the oldest where the reader is too slow."""
+        if not self._concerns(entry):
+            return
+        if len(self._entries) >= FEED_LIMIT:
+            self._entries.popleft()
+            self._missed += 1
+        self._entries.append(entry)
+        self._arrived.set()
+
+    async def receive(self) -> tuple[int, Entry]:
+        """The next entry, after how many that were missed."""
+        await trio.lowlevel.checkpoint()
+        while not self._entries:
+            self._arrived = trio.Event()
+            await self._arrived.wait()
+        missed, self._missed = self._missed, 0
+        return missed, self._entries.popleft()
+
+    def _concerns(self, entry: Entry) -> bool:
+        return not self._names or entry.component in self._names
+
+
+class Journal:
+    """Numbers what happens. ``seq`` has no gaps and goes on across daemons.
+
+    An entry is in the file before :meth:`record` returns; the caller publishes the state that the
+    entry announces only then.
+    """
+
+    def __init__(self, store: EventStore, clock: Clock) -> None:
+        self._store = store
+        self._clock = clock
+        self._feeds: list[Feed] = []
+
+    def record(
+        self,
+        event: str,
+        *,
+        component: str | None = None,
+        life: int | None = None,
+        reason: str | None = None,
+        message: str = "",
+        **details: object,
+    ) -> Entry:
+        """Write one entry and hand it to the subscribers."""
+        entry = Entry(
+            seq=self._store.last_seq + 1,
+            at=rfc3339(self._clock.wall()),
+            component=component,
+            life=life,
+            event=event,
+            reason=reason,
+            message=message,
+            details=details,
+        )
+        self._store.append(entry)
+        for feed in self._feeds:
+            feed.put(entry)
+        return entry
+
+    def history(self, component: str) -> list[Entry]:
+        """What the history still holds about one component, oldest first."""
+        return [entry for entry in self._store.read_since(0) if entry.component == component]
+
+    @contextmanager
+    def watch(self, since: int | None, names: Sequence[str] = ()) -> Iterator[Feed]:
+        """Subscribe to the entries with a higher ``seq`` than ``since``, or to new ones only."""
+        backlog = self._store.read_since(since) if since is not None else []
+        feed = Feed(backlog, frozenset(names))
+        self._feeds.append(feed)
+        try:
+            yield feed
+        finally:
+            self._feeds.remove(feed)

@@ -1,0 +1,134 @@
+"""One life, from the instant it exists to its reap: who ends it, how, and that it is dead.
+
+It knows the stop sequence and its bounds. It does not know why a life has to end, nor what follows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+
+import trio
+from trio_util import wait_any
+
+from stigmerd.core.exit_status import ExitStatus
+from stigmerd.core.spec import StopPolicy
+from stigmerd.engine.ports import Life, SpawnFailedError
+
+KILL_BOUND = 4.5
+"""Seconds from the first SIGKILL until what is still alive is reported as unkillable. With the
+release of what the life held, a stop stays within its grace + 5 s."""
+
+RELEASE_BOUND = 0.4
+"""Seconds for the reap and for giving back what the life held."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """How a life ended. Where ``over`` is False something of it could not be killed: ``survivors``,
+    as far as their pids can be told."""
+
+    over: bool
+    status: ExitStatus | None
+    survivors: tuple[int, ...] = ()
+
+
+class Tenure:
+    """Sees one life through. Ask for its end with :meth:`end`; :meth:`run` returns when it is over."""
+
+    def __init__(
+        self,
+        life: Life,
+        *,
+        on_exit: Callable[[ExitStatus], None],
+        on_kill: Callable[[], None],
+    ) -> None:
+        self.life = life
+        self._on_exit = on_exit
+        self._on_kill = on_kill
+        self._exited = trio.Event()
+        self._status: ExitStatus | None = None
+        self._asked = trio.Event()
+        self._policy = StopPolicy()
+        self._grace = trio.CancelScope()
+
+    def end(self, policy: StopPolicy, cap: float | None = None) -> None:
+        """Ask for the end. Asked again, it can only become faster. ``cap`` bounds the grace, in seconds."""
+        grace = policy.grace if cap is None else min(policy.grace, cap)
+        self._grace.deadline = min(self._grace.deadline, trio.current_time() + grace)
+        if not self._asked.is_set():
+            self._policy = policy
+            self._asked.set()
+
+    async def run(self) -> Ended:
+        """Wait for the life's end, however it comes, and leave nothing of it alive.
+
+        A leader that ends by itself takes the rest with it at once; one that was asked to end
+        leaves the others the rest of the grace.
+        """
+        async with trio.open_nursery() as tasks:
+            tasks.start_soon(self._watch)
+            await wait_any(self._exited.wait, self._asked.wait)
+            if self._asked.is_set() and not self._exited.is_set():
+                await self._let_end()
+            over = await self._kill()
+            tasks.cancel_scope.cancel()
+        if over:
+            await self._bury()
+        return Ended(over=over, status=self._status, survivors=() if over else await self._survivors())
+
+    async def wait_over(self) -> ExitStatus | None:
+        """Wait for the death of what could not be killed, and bury it."""
+        await self.life.kill()
+        async with trio.open_nursery() as tasks:
+            tasks.start_soon(self._watch)
+            await self._exited.wait()
+            tasks.cancel_scope.cancel()
+        await self._bury()
+        return self._status
+
+    async def _watch(self) -> None:
+        if self._exited.is_set():
+            return
+        self._status = await self.life.wait_exit()
+        self._on_exit(self._status)
+        self._exited.set()
+
+    async def _let_end(self) -> None:
+        with self._grace:
+            await self._pre_stop()
+            await self.life.terminate(self._policy.signal)
+            await self.life.wait_gone()
+        if self._grace.cancelled_caught and (not self._exited.is_set() or await self.life.survivors()):
+            self._on_kill()
+
+    async def _pre_stop(self) -> None:
+        """Run the hook while there is a leader to prepare for its end."""
+        if self._policy.pre_stop is not None:
+            await wait_any(self._run_hook, self._exited.wait)
+
+    async def _run_hook(self) -> None:
+        # A hook that is missing or fails must not keep a component alive.
+        with suppress(SpawnFailedError):
+            await self.life.run(self._policy.pre_stop or ())
+
+    async def _kill(self) -> bool:
+        with trio.move_on_after(KILL_BOUND) as bound:
+            await self.life.kill()
+            await self._exited.wait()
+        return not bound.cancelled_caught
+
+    async def _survivors(self) -> tuple[int, ...]:
+        survivors: tuple[int, ...] = ()
+        with trio.move_on_after(RELEASE_BOUND):
+            survivors = await self.life.survivors()
+        return survivors or self._leader()
+
+    def _leader(self) -> tuple[int, ...]:
+        pid = self.life.identity.pid
+        return (pid,) if pid is not None and not self._exited.is_set() else ()
+
+    async def _bury(self) -> None:
+        with trio.move_on_after(RELEASE_BOUND):
+            await self.life.release()

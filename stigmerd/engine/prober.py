@@ -1,0 +1,64 @@
+"""One probe of one life: each attempt under the hard limit, one at a time, on its period.
+
+Source: kubelet's prober; the lag check is ours. An attempt that the daemon itself, or the host,
+delayed says nothing about the component, and is inconclusive.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Awaitable, Callable
+
+import trio
+
+from stigmerd.core.health import LATENESS_LIMIT, NEW_STREAK, Outcome, Streak
+from stigmerd.core.spec import PROBE_CEILING, ProbeKind, ProbeSpec
+from stigmerd.engine.ports import Clock, Probe
+
+Check = Callable[[Outcome], Awaitable[Outcome]]
+
+
+async def run_probe(
+    kind: ProbeKind,
+    spec: ProbeSpec,
+    probe: Probe,
+    clock: Clock,
+    on_attempt: Callable[[Streak], None],
+    double_check: Check | None = None,
+) -> None:
+    """Attempt until cancelled, and tell every streak that results.
+
+    ``double_check`` may turn a pass into something else: it is asked within the same limit.
+    """
+    streak = NEW_STREAK
+    due = trio.current_time() + spec.initial_delay
+    if kind is ProbeKind.LIVENESS:
+        due += random.random() * spec.period  # so that a thousand do not run in one instant
+    while True:
+        await trio.sleep_until(due)
+        began = trio.current_time()
+        outcome = await attempt(spec, probe, due, clock, double_check)
+        streak = streak.after(outcome, trio.current_time() - began, spec)
+        on_attempt(streak)
+        due = max(due + spec.period, trio.current_time())
+
+
+async def attempt(
+    spec: ProbeSpec, probe: Probe, due: float, clock: Clock, double_check: Check | None = None
+) -> Outcome:
+    """Make one attempt that was planned for ``due``. It never outlives the limit."""
+    limit = min(spec.timeout, PROBE_CEILING)
+    began, began_boot = trio.current_time(), clock.boot()
+    outcome = Outcome(passed=False, message=f"timed out after {limit:g} s")
+    with trio.move_on_after(limit) as scope:
+        outcome = await probe.attempt()
+        if double_check is not None and outcome.passed:
+            outcome = await double_check(outcome)
+    ended = trio.current_time()
+    if scope.cancelled_caught:
+        stage = getattr(probe, "stage", "")
+        outcome = Outcome(passed=False, message=f"timed out after {limit:g} s{f' while {stage}' if stage else ''}")
+    slept = (clock.boot() - began_boot) - (ended - began)
+    if max(began - due, ended - began - limit, slept) > LATENESS_LIMIT:
+        return Outcome(passed=outcome.passed, message=f"{outcome.message} (late)".strip(), conclusive=False)
+    return outcome

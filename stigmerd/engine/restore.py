@@ -1,0 +1,82 @@
+"""Between a component's view and the record that survives the daemon. Pure, but for ``now``.
+
+Instants cross as seconds of CLOCK_BOOTTIME: trio's clock begins anew with every daemon.
+"""
+
+from __future__ import annotations
+
+from stigmerd.core.lifecycle import FailedBecause, Phase, State
+from stigmerd.core.record import ComponentRecord
+from stigmerd.core.restart import RestartHistory
+from stigmerd.core.spec import ComponentSpec
+from stigmerd.engine.board import View
+from stigmerd.engine.ports import Clock
+
+
+def to_record(view: View, now: float, clock: Clock) -> ComponentRecord:
+    """What the next daemon has to know about a component."""
+    boot = clock.boot()
+    state = view.state
+
+    def to_boot(instant: float | None) -> float | None:
+        return None if instant is None else boot - (now - instant)
+
+    return ComponentRecord(
+        name=view.spec.name,
+        phase=state.phase.name,
+        wanted=state.wanted,
+        life=state.life,
+        definition=view.spec.definition,
+        shown=view.to_document(now, clock.wall()),
+        identity=view.identity,
+        spawned_boot=to_boot(state.spawned_at),
+        due_boot=to_boot(state.due),
+        charge=state.charge,
+        trial=state.trial,
+        restarts=state.restarts,
+        counted_boot=tuple(boot - (now - at) for at in state.history.counted),
+        streak=state.history.streak,
+        delay=state.history.delay,
+        failed_because=state.failed_because.name if state.failed_because else None,
+    )
+
+
+def restored_view(record: ComponentRecord, spec: ComponentSpec, log: str, now: float, boot: float) -> View:
+    """The view that goes on where ``record`` ends. A life in it is not proven yet."""
+
+    def to_now(instant: float | None) -> float | None:
+        return None if instant is None else now - (boot - instant)
+
+    counted = tuple(now - (boot - at) for at in record.counted_boot)
+    shown = record.shown
+    return View(
+        spec=spec,
+        log=log,
+        state=State(
+            phase=Phase[record.phase],
+            wanted=record.wanted,
+            life=record.life,
+            spawned_at=to_now(record.spawned_boot),
+            due=to_now(record.due_boot),
+            charge=record.charge,
+            trial=record.trial,
+            restarts=record.restarts,
+            history=RestartHistory(counted=counted, streak=record.streak, delay=record.delay),
+            failed_because=FailedBecause[record.failed_because] if record.failed_because else None,
+        ),
+        identity=record.identity,
+        started_at=shown.started_at,
+        started_life=record.life if record.phase in {Phase.RUNNING.name, Phase.COMPLETED.name} else record.life - 1,
+        last_restart_at=shown.last_restart_at,
+        note=shown.reason,
+        last_exit=shown.last_exit,
+        last_error=shown.last_error,
+    )
+
+
+def afresh(record: ComponentRecord, spec: ComponentSpec, log: str) -> View:
+    """The view of a component whose stack was stopped in order, or whose host was booted anew.
+
+    Only the life number goes on.
+    """
+    return View(spec=spec, log=log, state=State(life=record.life), started_life=record.life)

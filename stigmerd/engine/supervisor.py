@@ -1,0 +1,279 @@
+"""The root of the tree: one task per component behind a bulkhead, and what spans several of them.
+
+It knows the order of things and waits for them; what happens to one component is that component's
+own business.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping
+
+import trio
+
+from stigmerd.core.lifecycle import Event, Phase
+from stigmerd.core.order import Change, dependents, start_order, stop_order, with_dependencies
+from stigmerd.core.spec import ComponentSpec
+from stigmerd.engine.board import Board, View
+from stigmerd.engine.component import Component
+from stigmerd.engine.journal import Journal
+from stigmerd.engine.operations import Answer
+from stigmerd.engine.ports import World
+
+START_TIMEOUT = 60.0
+"""Seconds that a start waits where the operator names no timeout."""
+
+STOP_MARGIN = 5.0
+"""Seconds past its grace in which a stop has its answer."""
+
+STALL_PERIOD = 1.0
+"""Seconds between two looks at the clocks for a stall of the daemon or a sleep of the host."""
+
+STALL_LIMIT = 2.0
+"""Seconds late from which a stall is worth an entry in the history."""
+
+log = logging.getLogger("stigmerd")
+
+
+class Supervisor:
+    """Owns the components. Every method may be called from any task; each component queues what it is asked."""
+
+    def __init__(self, specs: Mapping[str, ComponentSpec], world: World, restored: Mapping[str, View]) -> None:
+        self.board = Board()
+        self.journal = Journal(world.events, world.clock)
+        self._world = world
+        self._specs: dict[str, ComponentSpec] = dict(specs)
+        self._components: dict[str, Component] = {}
+        self._scopes: dict[str, trio.CancelScope] = {}
+        self._nursery: trio.Nursery | None = None
+        self._closing = False
+        self._restored = restored
+
+    @property
+    def specs(self) -> Mapping[str, ComponentSpec]:
+        """What is supervised, in the order of the file."""
+        return self._specs
+
+    @property
+    def is_closing(self) -> bool:
+        """Whether a shutdown has begun."""
+        return self._closing
+
+    def component(self, name: str) -> Component:
+        """One component, by name."""
+        return self._components[name]
+
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Supervise until cancelled. Cancelling touches no component: they run on, as after a crash."""
+        async with trio.open_nursery() as self._nursery:
+            for spec in self._specs.values():
+                self._add(spec, self._restored.get(spec.name))
+            self._nursery.start_soon(self._watch_stalls)
+            task_status.started()
+
+    # Components come and go.
+
+    def _add(self, spec: ComponentSpec, restored: View | None) -> None:
+        assert self._nursery is not None
+        component = Component(
+            spec,
+            self._world,
+            self.board,
+            self.journal,
+            on_new_life=self._tell_dependents,
+            is_closing=lambda: self._closing,
+            restored=restored,
+        )
+        self._components[spec.name] = component
+        self._scopes[spec.name] = trio.CancelScope()
+        self._nursery.start_soon(self._contain, component, self._scopes[spec.name])
+
+    def _remove(self, name: str) -> None:
+        self._scopes.pop(name).cancel()
+        del self._components[name]
+        self.board.remove(name)
+        self._world.state.forget(name)
+
+    async def _contain(self, component: Component, scope: trio.CancelScope) -> None:
+        """The bulkhead: a bug in one component's task fails that component, and no other."""
+        with scope:
+            while True:
+                try:
+                    await component.run()
+                except Exception as exc:
+                    name = component.view.spec.name
+                    log.exception("internal error in the task of %s", name)
+                    await component.fail_internally(f"internal error: {_innermost(exc)} (see stigmerd.log)")
+
+    def _tell_dependents(self, name: str) -> None:
+        for other in dependents(name, self._specs):
+            if self._specs[other].restart_with_dependency:
+                self._components[other].follow()
+
+    # What operators ask for.
+
+    async def start(self, names: Iterable[str], reason: str, timeout: float | None = None) -> tuple[Answer, ...]:
+        """Start components after those of their dependencies that are stopped or failed, and wait for them."""
+        named = tuple(names)
+        asked: dict[str, View] = {}
+        for name in with_dependencies(named, self._specs):
+            component = self._components[name]
+            down = component.view.phase in {Phase.DOWN, Phase.FAILED}
+            if name in named or down:
+                asked[name] = await component.ask(Event.UP, reason)
+        limit = START_TIMEOUT if timeout is None else timeout
+        return await self._wait_up({name: asked[name] for name in named}, limit)
+
+    async def begin(self, names: Iterable[str], reason: str | None) -> None:
+        """Want components up, and wait for nothing."""
+        for name in start_order(self._specs):
+            if name in set(names):
+                await self._components[name].ask(Event.UP, reason)
+
+    async def stop(self, names: Iterable[str], reason: str, cap: float | None = None) -> tuple[Answer, ...]:
+        """Stop components, dependents first, and wait until nothing of them is alive."""
+        named = frozenset(names)
+        answers: dict[str, Answer] = {}
+        done = {name: trio.Event() for name in named}
+
+        async def stop_one(name: str) -> None:
+            for other in dependents(name, self._specs):
+                if other in done:
+                    await done[other].wait()
+            answers[name] = await self._stop_one(name, reason, cap)
+            done[name].set()
+
+        async with trio.open_nursery() as stops:
+            for name in stop_order(self._specs):
+                if name in named:
+                    stops.start_soon(stop_one, name)
+        return tuple(answers[name] for name in self._specs if name in named)
+
+    async def restart(
+        self, names: Iterable[str], reason: str, timeout: float | None = None, cap: float | None = None
+    ) -> tuple[Answer, ...]:
+        """Stop and start at once, with an empty budget: one in a single step, several in order."""
+        named = tuple(name for name in start_order(self._specs) if name in set(names))
+        limit = START_TIMEOUT if timeout is None else timeout
+        if len(named) == 1:
+            (name,) = named
+            before = self._components[name].view.state.life
+            asked = await self._components[name].ask(Event.BOUNCE, reason, cap)
+            return await self._wait_up({name: asked}, limit, {name: before} if asked.state.has_life else {})
+        await self.stop(named, reason, cap)
+        asked_all = {name: await self._components[name].ask(Event.UP, reason) for name in named}
+        return await self._wait_up(asked_all, limit)
+
+    async def apply(self, specs: Mapping[str, ComponentSpec], change: Change) -> None:
+        """Go over to a new configuration. Returns once everything is under way."""
+        old = self._specs
+        leave = [n for n in specs if n in old and old[n].enabled and not specs[n].enabled]
+        join = [n for n in specs if n in old and specs[n].enabled and not old[n].enabled]
+        wanted = [name for name in change.restarted if self._components[name].view.state.wanted]
+        await self.stop((*change.removed, *change.restarted, *leave), "reload")
+        for name in change.removed:
+            self._remove(name)
+        self._specs = dict(specs)
+        for name in change.added:
+            self._add(specs[name], None)
+        self.board.reorder(tuple(specs))
+        for name in change.changed:
+            await self._components[name].respec(specs[name])
+        up = {*(n for n in change.added if specs[n].enabled), *join, *(n for n in wanted if specs[n].enabled)}
+        await self.begin(up, "reload")
+
+    async def close(self, cap: float | None = None) -> tuple[Answer, ...]:
+        """Stop everything in reverse order of dependency. No life begins after this was called.
+
+        Bounded by the longest chain of graces, and a margin for what cannot be killed.
+        """
+        self._closing = True
+        lifeless = [name for name, component in self._components.items() if not component.view.state.has_life]
+        for name in lifeless:
+            await self._components[name].ask(Event.DOWN, "shutdown", cap)
+        return await self.stop(self._components, "shutdown", cap)
+
+    async def hurry(self) -> None:
+        """Cut all graces to 0."""
+        for component in self._components.values():
+            if component.view.state.has_life:
+                await component.ask(Event.DOWN, "shutdown", 0.0)
+
+    # Waiting for them.
+
+    async def _stop_one(self, name: str, reason: str, cap: float | None) -> Answer:
+        component = self._components[name]
+        view = await component.ask(Event.DOWN, reason, cap)
+        life = view.state.life
+        grace = view.spec.stop.grace if cap is None else min(cap, view.spec.stop.grace)
+        with trio.move_on_after(grace + STOP_MARGIN):
+            view = await self.board.wait_view(name, lambda v: not v.state.has_life or v.state.life != life)
+        view = component.view
+        over = view.state.life != life or not (view.state.has_life or view.survivors)
+        running = [n for n in dependents(name, self._specs) if self._components[n].view.state.has_life]
+        if not over:
+            pids = view.survivors or ((view.identity.pid,) if view.identity and view.identity.pid else ())
+            what = ", ".join(f"pid {pid}" for pid in pids) or "its container"
+            message = f"cannot be killed: {what}; log: {view.log}"
+            return Answer(name=name, state=view.state.shown, ok=False, message=message, survivors=pids)
+        message = f"still running and depending on it: {', '.join(running)}" if running else ""
+        return Answer(name=name, state=view.state.shown, ok=True, message=message)
+
+    async def _wait_up(
+        self, asked: Mapping[str, View], timeout: float, older: Mapping[str, int] | None = None
+    ) -> tuple[Answer, ...]:
+        """Wait until each is up or has failed. ``older``: lives that are to be replaced, by component."""
+        answers: dict[str, Answer] = {}
+
+        async def wait_one(name: str, view: View) -> None:
+            old = (older or {}).get(name, 0)
+            if view.phase is not Phase.RUNNING:
+                old = max(old, view.started_life)
+            await self.board.wait_view(name, lambda v: _is_settled(v, old))
+            answers[name] = self._up_answer(name, old)
+
+        with trio.move_on_after(timeout):
+            async with trio.open_nursery() as waits:
+                for name, view in asked.items():
+                    waits.start_soon(wait_one, name, view)
+        for name in asked:
+            answers.setdefault(name, self._late_answer(name, timeout))
+        return tuple(answers[name] for name in self._specs if name in answers)
+
+    def _up_answer(self, name: str, old: int) -> Answer:
+        view = self._components[name].view
+        if _is_up(view, old):
+            return Answer(name=name, state=view.state.shown, ok=True)
+        message = f"{view.note or view.last_error or view.state.shown}; log: {view.log}"
+        return Answer(name=name, state=view.state.shown, ok=False, message=message)
+
+    def _late_answer(self, name: str, timeout: float) -> Answer:
+        view = self._components[name].view
+        why = view.note or view.last_error or view.state.shown
+        message = f"not up after {timeout:g} s: {why}; log: {view.log}"
+        return Answer(name=name, state=view.state.shown, ok=False, message=message)
+
+    async def _watch_stalls(self) -> None:
+        """Write down when the daemon was stopped, starved, or the host slept."""
+        while True:
+            due, boot = trio.current_time() + STALL_PERIOD, self._world.clock.boot() + STALL_PERIOD
+            await trio.sleep_until(due)
+            late = max(trio.current_time() - due, self._world.clock.boot() - boot)
+            if late > STALL_LIMIT:
+                message = f"the daemon or the host did not run for {late:.1f} s"
+                self.journal.record("suspended", message=message, seconds=round(late, 3))
+
+
+def _is_up(view: View, old: int) -> bool:
+    return view.phase is Phase.COMPLETED or view.started_life > old
+
+
+def _is_settled(view: View, old: int) -> bool:
+    return _is_up(view, old) or view.phase in {Phase.FAILED, Phase.DOWN}
+
+
+def _innermost(exc: BaseException) -> str:
+    """The first real error in nested groups, as one phrase."""
+    while isinstance(exc, BaseExceptionGroup):
+        exc = exc.exceptions[0]
+    return f"{type(exc).__name__}: {exc}"

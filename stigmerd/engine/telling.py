@@ -1,0 +1,158 @@
+"""What the history, and the component's own log, are told when a component changes its phase."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from stigmerd.core.exit_status import ExitStatus
+from stigmerd.core.lifecycle import FailedBecause, Phase, State
+from stigmerd.core.record import Identity
+from stigmerd.engine.board import View
+from stigmerd.engine.journal import Journal
+from stigmerd.engine.ports import Logs
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Condemnation:
+    """Which probe condemned a life, and its evidence."""
+
+    probe: str
+    evidence: str
+
+    @property
+    def reason(self) -> str:
+        """The history's word for it."""
+        return f"{self.probe}_probe"
+
+
+class Teller:
+    """Writes one component's story: events into the history, a few lines into its log."""
+
+    def __init__(self, name: str, journal: Journal, logs: Logs) -> None:
+        self._name = name
+        self._journal = journal
+        self._logs = logs
+
+    def event(self, event: str, life: int, *, reason: str | None = None, message: str = "", **details: object) -> None:
+        """Write one event. Life 0 is no life."""
+        self._journal.record(event, component=self._name, life=life or None, reason=reason, message=message, **details)
+
+    def line(self, text: str) -> None:
+        """Write one line into the component's log."""
+        self._logs.note(self._name, text)
+
+    def entered(self, view: View, new: State, now: float, *, cause: str | None, condemned: Condemnation | None) -> str:
+        """Tell that the component enters ``new.phase``. Returns the sentence about its new present.
+
+        ``view`` is the component as it is until then.
+        """
+        match new.phase:
+            case Phase.RUNNING:
+                self.event("running", new.life)
+            case Phase.CONDEMNED:
+                condemned = condemned or Condemnation(probe="liveness", evidence="")
+                self.event(
+                    "unhealthy",
+                    new.life,
+                    reason=condemned.reason,
+                    message=condemned.evidence,
+                    probe=condemned.probe,
+                    evidence=condemned.evidence,
+                )
+                return condemned.evidence
+            case Phase.STOPPING:
+                self.event("stopping", new.life, reason=cause)
+                return f"stopping ({cause})" if cause else "stopping"
+            case Phase.BACKOFF:
+                return self._backs_off(view, new, now, condemned)
+            case Phase.FAILED:
+                reason, sentence = failure(view, new, condemned)
+                self.event("failed", new.life, reason=reason, message=sentence)
+                self.line(f"Failed {self._name}: {sentence}")
+                return sentence
+            case Phase.COMPLETED:
+                self.event("completed", new.life, reason="exit")
+                self.line(f"Completed {self._name}")
+            case Phase.DOWN:
+                self.event("stopped", new.life, reason=cause)
+                self.line(f"Stopped {self._name}")
+        return ""
+
+    def _backs_off(self, view: View, new: State, now: float, condemned: Condemnation | None) -> str:
+        policy = view.spec.restart
+        attempt = len(new.history.within(policy.window, now)) + 1
+        delay = round(new.history.delay or 0.0, 3)
+        sentence = f"restarts after {delay:g} s (attempt {attempt}/{policy.max_restarts})"
+        self.event(
+            "restarting",
+            new.life,
+            reason=failure_reason(view, condemned),
+            message=sentence,
+            attempt=attempt,
+            max_restarts=policy.max_restarts,
+            delay=delay,
+        )
+        return sentence
+
+    def born(self, view: View, identity: Identity, now: float, cause: str | None) -> None:
+        """Tell that a process or container came to be."""
+        state = view.state
+        self.event(
+            "starting",
+            state.life,
+            reason="trial" if state.trial else cause,
+            pid=identity.pid,
+            container=identity.container_id,
+        )
+        if state.charge and not state.trial:
+            attempt = len(state.history.within(view.spec.restart.window, now))
+            self.line(f"Restarted {self._name} (attempt {attempt}/{view.spec.restart.max_restarts})")
+        else:
+            container = identity.container_id
+            self.line(f"Started {self._name} ({f'container {container[:12]}' if container else f'pid {identity.pid}'})")
+
+    def unborn(self, life: int, message: str, errno: int | None) -> None:
+        """Tell that no process or container came to be."""
+        self.event("start_failed", life, reason="spawn", message=message, errno=errno)
+        self.line(f"Could not start {self._name}: {message}")
+
+    def exited(self, life: int, status: ExitStatus, uptime: float | None) -> None:
+        """Tell that a life is over."""
+        self.event(
+            "exited",
+            life,
+            reason="signal" if status.signal else "exit",
+            message=str(status),
+            code=status.code,
+            signal=status.signal,
+            oom=status.oom,
+            uptime=None if uptime is None else round(uptime, 3),
+        )
+        self.line(f"Exited {self._name}: {status}")
+
+
+def failure_reason(view: View, condemned: Condemnation | None) -> str:
+    """The history's word for how the last life failed."""
+    if condemned is not None:
+        return condemned.reason
+    if view.last_exit is None:
+        return "spawn"
+    return "signal" if view.last_exit.signal is not None else "exit"
+
+
+def failure(view: View, new: State, condemned: Condemnation | None) -> tuple[str, str]:
+    """Why the component is failed: the history's word, and a sentence."""
+    last = view.last_error or "it did not stay up"
+    policy = view.spec.restart
+    match new.failed_because:
+        case FailedBecause.BUDGET:
+            return "budget", f"{policy.max_restarts} restarts within {policy.window:g} s: {last}"
+        case FailedBecause.FATAL_EXIT:
+            return "fatal_exit", f"{last}; restarting cannot help"
+        case FailedBecause.UNKILLABLE:
+            pids = ", ".join(f"pid {pid}" for pid in view.survivors)
+            return "unkillable", f"cannot be killed: {pids or 'its container'}"
+        case FailedBecause.TRIAL:
+            return "trial", f"the trial failed: {last}"
+        case _:
+            return failure_reason(view, condemned), f"{last}; restart policy {policy.when.value!r} ends here"
