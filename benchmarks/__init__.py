@@ -1,0 +1,1 @@
+"""What stigmerd costs, measured beside the least that a supervisor can do. ``python -m benchmarks``."""
