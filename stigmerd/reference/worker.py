@@ -75,9 +75,11 @@ class Worker:
             reason = await self._work_until_lost()
             if self._idle_too_long():
                 raise ServerAwayError(f"no work from {self.endpoint} for {self.patience:.0f} s: {reason}")
-            delay = FIRST_DELAY if self._worked_at > worked_at else min(2 * delay, LONGEST_DELAY)
+            if self._worked_at > worked_at:
+                delay = FIRST_DELAY
             self.log.warning("lost %s (%s); next attempt in %.1f s", self.endpoint, reason, delay)
             await asyncio.sleep(delay)
+            delay = min(2 * delay, LONGEST_DELAY)
 
     async def _work_until_lost(self) -> str:
         """Connect and work; say what ended it."""
