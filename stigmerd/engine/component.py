@@ -216,13 +216,14 @@ class Component:
 
     async def _one_life(self) -> None:
         """Everything that concerns one life happens in this nursery, and ends with it."""
+        number = self._state.life
         async with trio.open_nursery() as self._tasks:
             if self._tenure is None:
                 self._launching = trio.CancelScope(deadline=trio.current_time() + SPAWN_BOUND)
                 self._tasks.start_soon(self._launch)
             else:
                 self._attend(self._tenure)  # adopted
-            while self._state.has_life:
+            while self._state.has_life and self._state.life == number:
                 await self._next_message()
             self._tasks.cancel_scope.cancel()
 

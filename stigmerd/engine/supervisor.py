@@ -157,9 +157,7 @@ class Supervisor:
         limit = START_TIMEOUT if timeout is None else timeout
         if len(named) == 1:
             (name,) = named
-            before = self._components[name].view.state.life
-            asked = await self._components[name].ask(Event.BOUNCE, reason, cap)
-            return await self._wait_up({name: asked}, limit, {name: before} if asked.state.has_life else {})
+            return await self._wait_up({name: await self._components[name].ask(Event.BOUNCE, reason, cap)}, limit)
         await self.stop(named, reason, cap)
         asked_all = {name: await self._components[name].ask(Event.UP, reason) for name in named}
         return await self._wait_up(asked_all, limit)
@@ -219,16 +217,13 @@ class Supervisor:
         message = f"still running and depending on it: {', '.join(running)}" if running else ""
         return Answer(name=name, state=view.state.shown, ok=True, message=message)
 
-    async def _wait_up(
-        self, asked: Mapping[str, View], timeout: float, older: Mapping[str, int] | None = None
-    ) -> tuple[Answer, ...]:
-        """Wait until each is up or has failed. ``older``: lives that are to be replaced, by component."""
+    async def _wait_up(self, asked: Mapping[str, View], timeout: float) -> tuple[Answer, ...]:
+        """Wait until each is up or has failed. ``asked``: each as it was when the wish was taken in."""
         answers: dict[str, Answer] = {}
 
         async def wait_one(name: str, view: View) -> None:
-            old = (older or {}).get(name, 0)
-            if view.phase is not Phase.RUNNING:
-                old = max(old, view.started_life)
+            # What runs now is what was asked for; otherwise only a life that starts after the wish is.
+            old = 0 if view.phase is Phase.RUNNING else view.started_life
             await self.board.wait_view(name, lambda v: _is_settled(v, old))
             answers[name] = self._up_answer(name, old)
 

@@ -1,0 +1,428 @@
+"""The rules of supervision, over a fake world under a clock that jumps."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from stigmerd.core.exit_status import ExitStatus
+from stigmerd.core.health import Outcome
+from stigmerd.core.lifecycle import Phase
+from stigmerd.core.order import difference
+from stigmerd.core.spec import (
+    Condition,
+    ProbeSpec,
+    ProcessHandler,
+    RestartPolicy,
+    RestartWhen,
+    StopPolicy,
+)
+from stigmerd.engine.operations import Answer
+from stigmerd.engine.ports import Shut
+from tests.engine.conftest import Supervise
+from tests.engine.fakes import FakeWorld, Program, component
+
+
+def probe(**changes: object) -> ProbeSpec:
+    defaults = {"handler": ProcessHandler(), "period": 1.0, "failure_threshold": 3}
+    return ProbeSpec(**{**defaults, **changes})  # type: ignore[arg-type]
+
+
+async def test_instant_crasher_starts_eleven_times_and_is_failed(supervise: Supervise, world: FakeWorld, autojump_clock: MockClock) -> None:
+    world.launcher.programs["web"] = Program(lives_for=0.0)
+    async with supervise(component()) as supervisor:
+        began = trio.current_time()
+        await supervisor.begin(["web"], None)
+        view = await supervisor.board.wait_view("web", lambda v: v.phase is Phase.FAILED)
+    starts = [round(at - began) for at in world.launcher.starts("web")]
+    assert starts == [0, 1, 3, 7, 15, 31, 63, 123, 183, 243, 303]
+    assert view.state.restarts == 10
+    assert "10 restarts within 600 s" in view.note
+    assert world.events.of("web").count("exited") == 11
+
+
+async def test_long_life_resets_the_backoff(supervise: Supervise, world: FakeWorld, autojump_clock: MockClock) -> None:
+    world.launcher.programs["web"] = Program(lives_for=10.0)
+    async with supervise(component()) as supervisor:
+        await supervisor.begin(["web"], None)
+        await trio.sleep(50)
+    starts = world.launcher.starts("web")
+    assert [round(b - a, 3) for a, b in zip(starts, starts[1:], strict=False)] == [11.0] * 4
+
+
+async def test_success_completes_under_on_failure(supervise: Supervise, world: FakeWorld, autojump_clock: MockClock) -> None:
+    world.launcher.programs["web"] = Program(lives_for=1.0, status=ExitStatus(code=0))
+    spec = component(restart=RestartPolicy(when=RestartWhen.ON_FAILURE))
+    async with supervise(spec) as supervisor:
+        (answer,) = await supervisor.start(["web"], "operator")
+        await supervisor.board.wait_view("web", lambda v: v.phase is Phase.COMPLETED)
+    assert answer.ok
+    assert world.events.of("web") == ["starting", "running", "ready", "exited", "completed"]
+
+
+async def test_fatal_exit_is_failed_at_once(supervise: Supervise, world: FakeWorld, autojump_clock: MockClock) -> None:
+    world.launcher.programs["web"] = Program(lives_for=1.0, status=ExitStatus(code=78))
+    async with supervise(component(restart=RestartPolicy(recovery=5.0))) as supervisor:
+        await supervisor.begin(["web"], None)
+        await supervisor.board.wait_view("web", lambda v: v.phase is Phase.FAILED)
+        await trio.sleep(100)
+    assert len(world.launcher.starts("web")) == 1
+
+
+async def test_trial_that_lives_long_enough_empties_the_window(supervise: Supervise, world: FakeWorld, autojump_clock: MockClock) -> None:
+    world.launcher.programs["web"] = Program(lives_for=0.0)
+    policy = RestartPolicy(max_restarts=1, recovery=30.0)
+    async with supervise(component(restart=policy)) as supervisor:
+        await supervisor.begin(["web"], None)
+        await supervisor.board.wait_view("web", lambda v: v.phase is Phase.FAILED)
+        failed_at = trio.current_time()
+        world.launcher.programs["web"] = Program()
+        view = await supervisor.board.wait_view("web", lambda v: v.phase is Phase.RUNNING and not v.state.trial)
+        assert trio.current_time() - failed_at == pytest.approx(40.0)
+        assert view.state.history.counted == ()
+
+
+async def test_trial_that_dies_is_failed_and_waits_anew(supervise: Supervise, world: FakeWorld, autojump_clock: MockClock) -> None:
+    world.launcher.programs["web"] = Program(lives_for=0.0)
+    policy = RestartPolicy(max_restarts=0, recovery=30.0)
+    async with supervise(component(restart=policy)) as supervisor:
+        began = trio.current_time()
+        await supervisor.begin(["web"], None)
+        await trio.sleep(100)
+    assert [round(at - began) for at in world.launcher.starts("web")] == [0, 30, 60, 90]
+
+
+async def test_failed_spawn_is_an_attempt_without_an_exit(supervise: Supervise, world: FakeWorld, autojump_clock: MockClock) -> None:
+    world.launcher.programs["web"] = Program(spawn_error="/opt/web: No such file or directory")
+    async with supervise(component()) as supervisor:
+        (answer,) = await supervisor.start(["web"], "operator", timeout=2.0)
+        view = supervisor.component("web").view
+    assert not answer.ok
+    assert "/opt/web: No such file or directory" in (view.last_error or "")
+    assert view.state.life == 2
+    assert "exited" not in world.events.of("web")
+    assert world.events.of("web")[:2] == ["start_failed", "restarting"]
+
+
+async def test_spawn_that_hangs_is_given_up_after_ten_seconds(supervise: Supervise, world: FakeWorld, autojump_clock: MockClock) -> None:
+    world.launcher.programs["web"] = Program(spawn_takes=math.inf)
+    async with supervise(component()) as supervisor:
+        began = trio.current_time()
+        await supervisor.begin(["web"], None)
+        await supervisor.board.wait_view("web", lambda v: v.phase is Phase.BACKOFF)
+        assert trio.current_time() - began == pytest.approx(10.0)
+
+
+async def test_stop_while_spawning_ends_stopped_with_no_process(supervise: Supervise, world: FakeWorld, autojump_clock: MockClock) -> None:
+    world.launcher.programs["web"] = Program(spawn_takes=3.0)
+    async with supervise(component()) as supervisor:
+        await supervisor.begin(["web"], None)
+        (answer,) = await supervisor.stop(["web"], "operator")
+        assert answer.ok
+        assert supervisor.component("web").view.phase is Phase.DOWN
+        assert not world.launcher.last("web").is_alive()
+
+
+async def test_stop_while_a_spawn_hangs_is_bounded_by_the_grace(supervise: Supervise, world: FakeWorld, autojump_clock: MockClock) -> None:
+    world.launcher.programs["web"] = Program(spawn_takes=math.inf)
+    async with supervise(component(stop=StopPolicy(grace=2.0))) as supervisor:
+        await supervisor.begin(["web"], None)
+        began = trio.current_time()
+        (answer,) = await supervisor.stop(["web"], "operator")
+        assert answer.ok
+        assert trio.current_time() - began <= 2.5
+
+
+async def test_stop_in_backoff_stays_stopped(supervise: Supervise, world: FakeWorld, autojump_clock: MockClock) -> None:
+    world.launcher.programs["web"] = Program(lives_for=0.0)
+    async with supervise(component()) as supervisor:
+        await supervisor.begin(["web"], None)
+        await supervisor.board.wait_view("web", lambda v: v.phase is Phase.BACKOFF)
+        (answer,) = await supervisor.stop(["web"], "operator")
+        await trio.sleep(100)
+        assert answer.ok
+        assert supervisor.component("web").view.phase is Phase.DOWN
+    assert len(world.launcher.starts("web")) == 1
+
+
+async def test_process_that_ignores_the_signal_is_killed_after_the_grace(
+    supervise: Supervise, world: FakeWorld, autojump_clock: MockClock
+) -> None:
+    world.launcher.programs["web"] = Program(dies_after=None)
+    async with supervise(component(stop=StopPolicy(grace=7.0, pre_stop=("drain",)))) as supervisor:
+        await supervisor.start(["web"], "operator")
+        began = trio.current_time()
+        (answer,) = await supervisor.stop(["web"], "operator")
+        assert answer.ok
+        assert trio.current_time() - began == pytest.approx(7.0)
+    life = world.launcher.last("web")
+    assert (life.ran, life.signals) == ([("drain",)], ["SIGTERM"])
+    assert world.events.of("web")[-4:] == ["stopping", "killed", "exited", "stopped"]
+
+
+async def test_second_request_cuts_the_grace(supervise: Supervise, world: FakeWorld, autojump_clock: MockClock) -> None:
+    world.launcher.programs["web"] = Program(dies_after=None)
+    async with supervise(component(stop=StopPolicy(grace=100.0))) as supervisor, trio.open_nursery() as nursery:
+        await supervisor.start(["web"], "operator")
+        began = trio.current_time()
+        nursery.start_soon(supervisor.close)
+        await trio.sleep(1.0)
+        await supervisor.hurry()
+        await supervisor.board.wait_view("web", lambda v: v.phase is Phase.DOWN)
+        assert trio.current_time() - began == pytest.approx(1.0)
+
+
+async def test_members_that_outlive_the_leader_have_the_rest_of_the_grace(
+    supervise: Supervise, world: FakeWorld, autojump_clock: MockClock
+) -> None:
+    world.launcher.programs["web"] = Program(dies_after=1.0, child_outlives=3.0)
+    async with supervise(component()) as supervisor:
+        await supervisor.start(["web"], "operator")
+        began = trio.current_time()
+        await supervisor.stop(["web"], "operator")
+        assert trio.current_time() - began == pytest.approx(4.0)
+    assert "killed" not in world.events.of("web")
+
+
+async def test_unkillable_is_failed_and_blocks_the_next_life_until_it_is_gone(
+    supervise: Supervise, world: FakeWorld, autojump_clock: MockClock
+) -> None:
+    world.launcher.programs["web"] = Program(dies_after=None, child_outlives=None, unkillable=True)
+    async with supervise(component(stop=StopPolicy(grace=1.0))) as supervisor:
+        await supervisor.start(["web"], "operator")
+        began = trio.current_time()
+        (answer,) = await supervisor.stop(["web"], "operator")
+        pid = world.launcher.last("web").identity.pid
+        assert (answer.ok, answer.survivors) == (False, (pid,))
+        assert trio.current_time() - began <= 6.0
+        view = supervisor.component("web").view
+        assert view.phase is Phase.FAILED
+        assert str(pid) in view.note
+        (late,) = await supervisor.start(["web"], "operator", timeout=5.0)
+        assert not late.ok
+        assert len(world.launcher.starts("web")) == 1
+        world.launcher.last("web").free()
+        await supervisor.board.wait_view("web", lambda v: v.phase is Phase.RUNNING)
+    assert world.events.of("web").count("exited") == 1
+
+
+async def test_liveness_failure_condemns_and_restarts(supervise: Supervise, world: FakeWorld, autojump_clock: MockClock) -> None:
+    async with supervise(component(liveness=probe())) as supervisor:
+        await supervisor.start(["web"], "operator")
+        world.probes.answers["web"] = Outcome(passed=False, message="NOT_SERVING")
+        view = await supervisor.board.wait_view("web", lambda v: v.phase is Phase.BACKOFF)
+        assert view.last_error == "liveness probe failed 3 times: NOT_SERVING"
+        world.probes.answers["web"] = Outcome(passed=True)
+        view = await supervisor.board.wait_view("web", lambda v: v.phase is Phase.RUNNING)
+        assert view.state.restarts == 1
+    assert [e.reason for e in world.events.entries if e.event in {"unhealthy", "restarting"}] == ["liveness_probe"] * 2
+
+
+async def test_probe_that_hangs_is_a_failure_at_one_second(supervise: Supervise, world: FakeWorld, autojump_clock: MockClock) -> None:
+    world.probes.takes["web"] = math.inf
+    async with supervise(component(startup=probe(failure_threshold=1))) as supervisor:
+        began = trio.current_time()
+        await supervisor.begin(["web"], None)
+        view = await supervisor.board.wait_view("web", lambda v: v.phase is Phase.CONDEMNED)
+        assert trio.current_time() - began == pytest.approx(1.0)
+        assert "timed out after 1 s" in (view.last_error or "")
+
+
+async def test_readiness_changes_ready_and_nothing_else(supervise: Supervise, world: FakeWorld, autojump_clock: MockClock) -> None:
+    async with supervise(component(readiness=probe())) as supervisor:
+        await supervisor.start(["web"], "operator")
+        await supervisor.board.wait_view("web", lambda v: v.ready)
+        world.probes.answers["web"] = Outcome(passed=False)
+        await supervisor.board.wait_view("web", lambda v: not v.ready)
+        await trio.sleep(60)
+        assert supervisor.component("web").view.phase is Phase.RUNNING
+    assert world.events.of("web") == ["starting", "running", "ready", "unready"]
+
+
+async def test_late_attempts_are_inconclusive(supervise: Supervise, world: FakeWorld, autojump_clock: MockClock) -> None:
+    async with supervise(component(liveness=probe(failure_threshold=1))) as supervisor:
+        await supervisor.start(["web"], "operator")
+        await trio.sleep(5)
+        world.probes.takes["web"] = 0.5
+        world.probes.answers["web"] = Outcome(passed=False)
+        world.clock.asleep += 0.0
+        view = await supervisor.board.wait_view("web", lambda v: v.phase is Phase.CONDEMNED)
+    assert view.phase is Phase.CONDEMNED  # the control: an attempt in time does condemn
+
+
+async def test_attempt_across_a_sleep_of_the_host_counts_as_nothing(supervise: Supervise, world: FakeWorld, autojump_clock: MockClock) -> None:
+    world.probes.takes["web"] = 0.5
+    async with supervise(component(liveness=probe(failure_threshold=1))) as supervisor:
+        world.probes.answers["web"] = Outcome(passed=False)
+        await supervisor.start(["web"], "operator")
+        boot = world.clock.boot
+        ticks = iter(range(10**6))
+        world.clock.boot = lambda: boot() + next(ticks)  # type: ignore[method-assign]
+        await trio.sleep(8)
+        assert supervisor.component("web").view.phase is Phase.RUNNING
+
+
+async def test_dependent_waits_for_ready_and_stops_first(supervise: Supervise, world: FakeWorld, autojump_clock: MockClock) -> None:
+    db = component("db", startup=probe(initial_delay=5.0))
+    web = component("web", depends_on={"db": Condition.READY})
+    async with supervise(web, db) as supervisor:
+        began = trio.current_time()
+        await supervisor.begin(["web", "db"], None)
+        view = await supervisor.board.wait_view("web", lambda v: v.blocked_by == "db")
+        assert view.note == "waiting for db to be ready"
+        await supervisor.board.wait_view("web", lambda v: v.phase is Phase.RUNNING)
+        assert trio.current_time() - began == pytest.approx(5.0)
+        await supervisor.close()
+    stopped = [(e.component, e.event) for e in world.events.entries if e.event in {"stopping", "stopped"}]
+    assert stopped == [("web", "stopping"), ("web", "stopped"), ("db", "stopping"), ("db", "stopped")]
+
+
+async def test_start_after_waiting_for_a_dependency_is_not_counted(supervise: Supervise, world: FakeWorld, autojump_clock: MockClock) -> None:
+    web = component("web", depends_on={"db": Condition.STARTED})
+    async with supervise(component("db"), web) as supervisor:
+        await supervisor.start(["web"], "operator")
+        await supervisor.stop(["db"], "operator")
+        world.launcher.last("web").exit(ExitStatus(code=1))
+        await supervisor.board.wait_view("web", lambda v: v.phase is Phase.WAITING and v.blocked_by == "db")
+        await supervisor.start(["db"], "operator")
+        view = await supervisor.board.wait_view("web", lambda v: v.phase is Phase.RUNNING)
+        assert (view.state.restarts, view.state.history.counted) == (0, ())
+
+
+async def test_start_begins_stopped_dependencies_first(supervise: Supervise, world: FakeWorld, autojump_clock: MockClock) -> None:
+    async with supervise(
+        component("db"), component("web", depends_on={"db": Condition.READY})
+    ) as supervisor:
+        (answer,) = await supervisor.start(["web"], "operator")
+        assert answer.ok
+    assert [name for name, _ in world.launcher.launched] == ["db", "web"]
+
+
+async def test_dependent_that_asks_for_it_is_restarted_with_its_dependency(
+    supervise: Supervise, world: FakeWorld, autojump_clock: MockClock
+) -> None:
+    web = component("web", depends_on={"db": Condition.READY}, restart_with_dependency=True)
+    bystander = component("cache", depends_on={"db": Condition.READY})
+    async with supervise(component("db"), web, bystander) as supervisor:
+        await supervisor.start(["web", "cache"], "operator")
+        world.launcher.last("db").exit(ExitStatus(code=1))
+        await supervisor.board.wait_view("web", lambda v: v.state.life == 2 and v.phase is Phase.RUNNING)
+        assert supervisor.component("web").view.state.restarts == 0
+        assert supervisor.component("cache").view.state.life == 1
+
+
+async def test_port_of_a_stranger_is_waited_for_without_budget(supervise: Supervise, world: FakeWorld, autojump_clock: MockClock) -> None:
+    world.launcher.programs["web"].shut = Shut(reason="port", message="port 80 is taken by pid 12 (nginx)")
+    async with supervise(component(ports=(80,))) as supervisor:
+        await supervisor.begin(["web"], None)
+        view = await supervisor.board.wait_view("web", lambda v: "nginx" in v.note)
+        assert view.phase is Phase.WAITING
+        await trio.sleep(10)
+        world.launcher.programs["web"].shut = None
+        view = await supervisor.board.wait_view("web", lambda v: v.phase is Phase.RUNNING)
+        assert view.state.restarts == 0
+    assert world.events.of("web").count("waiting") == 1
+
+
+async def test_ten_concurrent_restarts_are_one_new_life_and_ten_answers(
+    supervise: Supervise, world: FakeWorld, autojump_clock: MockClock
+) -> None:
+    world.launcher.programs["web"] = Program(dies_after=0.1, spawn_takes=0.01)
+    answers: list[Answer] = []
+    async with supervise(component()) as supervisor:
+        await supervisor.start(["web"], "operator")
+        await trio.sleep(1)
+
+        async def restart(after: float) -> None:
+            await trio.sleep(after)
+            answers.extend(await supervisor.restart(["web"], "operator"))
+
+        async with trio.open_nursery() as nursery:
+            for i in range(10):
+                nursery.start_soon(restart, i * 0.02)
+        view = supervisor.component("web").view
+        assert (view.state.life, view.state.restarts) == (2, 0)
+    assert [answer.message for answer in answers if not answer.ok] == []
+    assert len(answers) == 10
+
+
+async def test_restart_of_everything_leaves_what_was_stopped_by_hand(supervise: Supervise, world: FakeWorld, autojump_clock: MockClock) -> None:
+    async with supervise(component("db"), component("web", depends_on={"db": Condition.READY})) as supervisor:
+        await supervisor.start(["web"], "operator")
+        await supervisor.restart(["db", "web"], "operator")
+        lives = {name: supervisor.component(name).view.state.life for name in ("db", "web")}
+        assert lives == {"db": 2, "web": 2}
+    order = [name for name, _ in world.launcher.launched]
+    assert order == ["db", "web", "db", "web"]
+
+
+async def test_bug_in_one_component_fails_that_component_only(supervise: Supervise, world: FakeWorld, autojump_clock: MockClock) -> None:
+    world.launcher.programs["bad"] = Program(bug=ZeroDivisionError("planted"))
+    async with supervise(component("bad"), component("good")) as supervisor:
+        await supervisor.begin(["bad", "good"], None)
+        view = await supervisor.board.wait_view("bad", lambda v: v.phase is Phase.FAILED)
+        assert "ZeroDivisionError: planted" in view.note
+        await supervisor.board.wait_view("good", lambda v: v.phase is Phase.RUNNING)
+        world.launcher.programs["bad"] = Program()
+        (answer,) = await supervisor.start(["bad"], "operator")
+        assert answer.ok
+
+
+async def test_bug_while_alive_leaves_no_process(supervise: Supervise, world: FakeWorld, autojump_clock: MockClock) -> None:
+    async with supervise(component(startup=probe(failure_threshold=1))) as supervisor:
+
+        def explode() -> Outcome:
+            raise ZeroDivisionError("planted")
+
+        world.probes.answers["web"] = Outcome(passed=True)
+        original = world.probes.__class__.__call__
+        try:
+            world.probes.__class__.__call__ = lambda self, handler, life, spec: _Exploding()  # type: ignore[method-assign]
+            await supervisor.begin(["web"], None)
+            await supervisor.board.wait_view("web", lambda v: v.phase is Phase.FAILED)
+        finally:
+            world.probes.__class__.__call__ = original  # type: ignore[method-assign]
+        assert not world.launcher.last("web").is_alive()
+    assert world.events.of("web").count("exited") == 1
+
+
+class _Exploding:
+    async def attempt(self) -> Outcome:
+        await trio.lowlevel.checkpoint()
+        raise ZeroDivisionError("planted")
+
+
+async def test_closing_begins_no_life(supervise: Supervise, world: FakeWorld, autojump_clock: MockClock) -> None:
+    world.launcher.programs["web"] = Program(dies_after=2.0)
+    db = component("db", startup=probe(initial_delay=1.0))
+    web = component("web", depends_on={"db": Condition.READY})
+    async with supervise(db, web) as supervisor:
+        await supervisor.begin(["db", "web"], None)
+        await supervisor.close()
+        await trio.sleep(5)
+    assert [name for name, _ in world.launcher.launched] == ["db"]
+
+
+async def test_reload_restarts_what_changed_and_touches_nothing_else(supervise: Supervise, world: FakeWorld, autojump_clock: MockClock) -> None:
+    from stigmerd.core.spec import ProcessSpec
+
+    old = (component("a"), component("b"), component("c"), component("d"))
+    async with supervise(*old) as supervisor:
+        await supervisor.start(["a", "b", "c"], "operator")
+        new = {
+            "a": component("a"),
+            "b": component("b", runs=ProcessSpec(argv=("b", "--new"), cwd="/")),
+            "d": component("d", restart=RestartPolicy(max_restarts=3)),
+            "e": component("e"),
+        }
+        change = difference(supervisor.specs, new)
+        await supervisor.apply(new, change)
+        await supervisor.board.wait_view("e", lambda v: v.phase is Phase.RUNNING)
+        lives = {name: supervisor.component(name).view.state.life for name in new}
+        assert lives == {"a": 1, "b": 2, "d": 0, "e": 1}
+        assert supervisor.board.names() == ("a", "b", "d", "e")
+        assert "c" not in world.state.records
+        assert (change.added, change.removed, change.changed, change.restarted) == (("e",), ("c",), ("b", "d"), ("b",))
