@@ -54,13 +54,13 @@ def types(session: nox.Session) -> None:
 @nox.session
 def tests(session: nox.Session) -> None:
     """The whole suite here; the core and engine rings on the other Pythons that are present."""
-    install(session)
-    session.run("pytest", "-m", "not crashes and not slow", *session.posargs)
     for version in OTHER_VERSIONS:
         if is_present(version):
             session.notify(f"rings-{version}")
         else:
             session.warn(f"Python {version} is not on this machine: its core and engine rings are skipped")
+    install(session)
+    session.run("pytest", "-m", "not crashes and not slow", *session.posargs)
 
 
 @nox.session(python=OTHER_VERSIONS)
