@@ -8,10 +8,10 @@ HTTP/1 server and a failed TLS handshake all UNAVAILABLE; a connection of our ow
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import os
 import ssl
-import threading
 from collections.abc import Sequence
 from urllib.parse import quote as percent_encode
 
@@ -157,7 +157,7 @@ def _start_check(channel: grpc.Channel, service: str) -> grpc.CallFuture[bytes]:
     """Begin the call; its end comes on a thread of grpcio's that lives as long as the call."""
     try:
         # When that thread cannot be started, closing the channel waits for it for ever. So try first.
-        threading.Thread(target=int, daemon=True).start()
+        _thread.start_new_thread(int, ())
     except RuntimeError as exc:
         raise no_more_threads() from exc
     check = channel.unary_unary(health_check.METHOD, request_serializer=bytes, response_deserializer=bytes)
