@@ -1,0 +1,1 @@
+"""The adapters: the only code that touches the world. Each serves one of the engine's ports."""

@@ -1,0 +1,192 @@
+"""The log files: opened safely for the components, given the daemon's own lines, kept small.
+
+A component writes straight to its log, so it goes on writing whatever becomes of the daemon. What
+is in the logs is not this module's business; how they are cut is :mod:`stigmerd.adapters.rotation`'s,
+how they are read :mod:`stigmerd.adapters.tail`'s.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from datetime import UTC, datetime
+
+from stigmerd.adapters.files import RefusedError, open_regular
+from stigmerd.adapters.home import Home, HomeError
+from stigmerd.adapters.rotation import Rotation, can_collapse
+from stigmerd.adapters.tail import LogTail, tail_lines
+from stigmerd.core.spec import LogPolicy
+
+__all__ = ["DAEMON", "LogFiles", "LogRefusedError", "LogTail", "tail_lines"]
+
+DAEMON = "stigmerd"
+"""The name of the daemon's own log."""
+
+_SAY_AGAIN = 10.0
+"""Seconds between two lines about dropped output in one log."""
+_FORGET_DROPS = 60.0
+"""Seconds after which dropped output is no present problem any more."""
+
+
+class LogRefusedError(RefusedError):
+    """What lies in a log's place is no log: ``path`` and ``reason`` tell."""
+
+
+class LogFiles:
+    """The engine's ``Logs``, and what spawning and the daemon need of them.
+
+    ``note``, ``append`` and ``open_for_child`` cost a few system calls and may be used from any
+    thread. ``recover`` and ``rotate_due`` wait for the disk, and belong to one worker thread.
+    ``collapses`` tells whether the file system can cut files at their head; None: find out.
+    """
+
+    def __init__(self, home: Home, *, collapses: bool | None = None) -> None:
+        self._home = home
+        self._collapses = collapses
+        self._policies: dict[str, LogPolicy] = {DAEMON: LogPolicy()}
+        self._writing = threading.Lock()
+        self._problems: dict[tuple[str, str], str] = {}
+        self._drops: dict[str, _Drops] = {}
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """Sentences about what is wrong with the logs now."""
+        return tuple(self._problems.copy().values())
+
+    def path(self, component: str) -> str:
+        """The absolute path of a component's log."""
+        return os.path.join(self._home.logs, f"{component}.log")
+
+    def rule(self, component: str, policy: LogPolicy) -> None:
+        """Keep this component's log within ``policy`` from now on."""
+        self._policies[component] = policy
+
+    def open_for_child(self, component: str) -> int:
+        """The log, open for appending, to be a component's output. It is close-on-exec.
+
+        Raises:
+            LogRefusedError: something else than a log of ours lies in its place.
+            OSError: the system refused.
+        """
+        return self._open(component, os.O_WRONLY)
+
+    def note(self, component: str, text: str) -> None:
+        """Write one line of the daemon into a component's log, in one write, on a line of its own.
+
+        Never raises: what cannot be written is in :attr:`problems`.
+        """
+        at = datetime.now(UTC).isoformat(timespec="milliseconds").removesuffix("+00:00")
+        line = f"{at}Z stigmerd[{component}]: {' '.join(text.splitlines())}\n"
+        self.append(component, line.encode("utf-8", "backslashreplace"))
+
+    def append(self, component: str, line: bytes) -> None:
+        """Write one line, with its newline, in one write and on a line of its own. Never raises."""
+        key = (component, "write")
+        try:
+            with self._writing:
+                fd = self._open(component, os.O_RDWR)
+                try:
+                    size = os.fstat(fd).st_size
+                    begun = size > 0 and os.pread(fd, 1, size - 1) not in {b"\n", b""}
+                    whole = b"\n" + line if begun else line
+                    if os.write(fd, whole) < len(whole):
+                        self._problems[key] = f"{self.path(component)} cannot be written: the disk is full"
+                        return
+                finally:
+                    os.close(fd)
+        except OSError as exc:
+            self._problems[key] = _sentence(self.path(component), "written", exc)
+        else:
+            self._problems.pop(key, None)
+
+    def recover(self) -> None:
+        """Put in order what a daemon left that died while it rotated. Before any component starts."""
+        for component in self._found():
+            try:
+                self._rotation(component).settle()
+            except OSError as exc:
+                self._problems[component, "rotate"] = _sentence(self.path(component), "rotated", exc)
+
+    def rotate_due(self) -> None:
+        """Rotate every log that is too large. To be called four times a second. Never raises."""
+        for component, policy in list(self._policies.items()):
+            key = (component, "rotate")
+            try:
+                if os.lstat(self.path(component)).st_size > policy.max_size:
+                    self._tell_drops(component, self._rotation(component).rotate(policy))
+            except FileNotFoundError:
+                self._problems.pop(key, None)
+            except OSError as exc:
+                self._problems[key] = _sentence(self.path(component), "rotated", exc)
+            else:
+                self._problems.pop(key, None)
+        self._say_drops()
+
+    def _open(self, component: str, access: int) -> int:
+        path = self.path(component)
+        flags = access | os.O_APPEND | os.O_CREAT
+        try:
+            try:
+                return open_regular(path, flags)
+            except FileNotFoundError:
+                self._home.prepare()  # somebody removed the folder
+                return open_regular(path, flags)
+        except RefusedError as exc:
+            raise LogRefusedError(exc.path, exc.reason) from exc
+        except HomeError as exc:
+            raise OSError(str(exc)) from exc
+
+    def _rotation(self, component: str) -> Rotation:
+        if self._collapses is None:
+            self._collapses = can_collapse(self._home.logs)
+        return Rotation(self.path(component), self._writing, collapses=self._collapses)
+
+    def _found(self) -> list[str]:
+        """The components that have a log, configured or not."""
+        try:
+            names = os.listdir(self._home.logs)
+        except OSError:
+            return []
+        return [name.removesuffix(".log") for name in names if name.endswith(".log")]
+
+    def _tell_drops(self, component: str, dropped: int) -> None:
+        """Count what was written too fast to be kept."""
+        if not dropped:
+            return
+        drops = self._drops.setdefault(component, _Drops())
+        drops.total += dropped
+        drops.unsaid += dropped
+        drops.at = time.monotonic()
+        self._problems[component, "drop"] = (
+            f"{self.path(component)}: {drops.total} bytes were dropped, since {component} writes faster "
+            "than can be kept: give its log a larger max_size, or let it write less"
+        )
+
+    def _say_drops(self) -> None:
+        """Write what was dropped into the logs, not too often, and forget it in the end."""
+        now = time.monotonic()
+        for component, drops in list(self._drops.items()):
+            if drops.unsaid and now >= drops.say_at:
+                self.note(component, f"Dropped {drops.unsaid} bytes of output: written faster than can be kept")
+                drops.unsaid = 0
+                drops.say_at = now + _SAY_AGAIN
+            if now >= drops.at + _FORGET_DROPS:
+                del self._drops[component]
+                self._problems.pop((component, "drop"), None)
+
+
+class _Drops:
+    """What was dropped of one log. Instants are seconds of the monotonic clock."""
+
+    def __init__(self) -> None:
+        self.total = 0
+        self.unsaid = 0
+        self.at = 0.0
+        self.say_at = 0.0
+
+
+def _sentence(path: str, done: str, exc: OSError) -> str:
+    if isinstance(exc, RefusedError) or exc.strerror is None:
+        return str(exc)
+    return f"{path} cannot be {done}: {exc.strerror}"
