@@ -1,0 +1,398 @@
+"""What the system tells about processes: that they exist, whom they belong to, how they ended.
+
+It decides nothing about lives; identity does. Nothing here uses Trio, and every function may block
+for as long as procfs does, which can be long for a process that hangs in the kernel.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import functools
+import os
+import select
+import signal
+import struct
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+
+from stigmerd.core.exit_status import ExitStatus
+
+HOME_MARK = "STIGMER_HOME"
+COMPONENT_MARK = "STIGMER_COMPONENT"
+LIFE_MARK = "STIGMER_LIFE"
+PROBE_MARK = "STIGMER_PROBE"
+"""The command of an exec probe or a hook carries this besides the marks of its life."""
+
+HAS_PROCFS = sys.platform == "linux"
+
+READ_SIZE = 65536
+"""Bytes of procfs read at once: nearly every environment needs one read."""
+
+PIDFD_GET_INFO = 0xC040FF0B
+"""_IOWR(0xFF, 11, struct pidfd_info) in its first form, of 64 bytes. Source: linux/pidfd.h."""
+PIDFD_INFO_EXIT = 1 << 3
+
+FREEZE_AFTER = 3
+"""Rounds of SIGKILL after which the members are stopped before they are killed."""
+FREEZE_ROUNDS = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Stat:
+    """What ``/proc/PID/stat`` says. ``exit_word`` is a wait status, and of a zombie only."""
+
+    pid: int
+    state: str
+    ppid: int
+    session: int
+    threads: int
+    start_ticks: int
+    exit_word: int
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether a thread of it runs: a zombie that has more than one lost its main thread only."""
+        return self.state not in "ZX" or self.threads > 1
+
+
+@dataclass(frozen=True, slots=True)
+class Marks:
+    """What the environment of a process says about whom it belongs to."""
+
+    home: str
+    component: str
+    nonce: str
+    probe: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """One process at the time of a look. ``marks`` is None where it has none, or hides them."""
+
+    stat: Stat
+    marks: Marks | None
+
+    @property
+    def pid(self) -> int:
+        """Its number, which is its own for as long as it is not reaped."""
+        return self.stat.pid
+
+
+# Signals.
+
+
+def signal_name(number: int) -> str:
+    """``SIGTERM`` for 15; the unnamed ones between SIGRTMIN and SIGRTMAX are ``SIGRTMIN+n``."""
+    with suppress(ValueError):
+        return signal.Signals(number).name
+    lowest = getattr(signal, "SIGRTMIN", None)
+    return f"SIGRTMIN+{number - lowest}" if lowest and number > lowest else f"signal {number}"
+
+
+def signal_number(name: str) -> int:
+    """The number of a signal of this platform.
+
+    Raises:
+        ValueError: this platform has no such signal.
+    """
+    base, _, offset = name.partition("+")
+    try:
+        return signal.Signals[base] + int(offset or 0)
+    except KeyError:
+        raise ValueError(f"{name} is no signal of this platform") from None
+
+
+# One process.
+
+
+def start_ticks(pid: int) -> int | None:
+    """When a process began, in ticks since the boot (elsewhere: microseconds); None where there is none."""
+    stat = read_stat(pid)
+    return stat.start_ticks if stat is not None else None
+
+
+def read_stat(pid: int) -> Stat | None:
+    """What the system says about a process, None where there is none."""
+    if not HAS_PROCFS:
+        return _portable_stat(pid)
+    try:
+        text = _read(f"/proc/{pid}/stat")
+    except OSError:
+        return None
+    # The name in parentheses may hold spaces and parentheses itself; nothing after it does.
+    fields = text[text.rfind(b")") + 2 :].split()
+    if len(fields) < 50:
+        return None
+    return Stat(
+        pid=pid,
+        state=fields[0].decode(),
+        ppid=int(fields[1]),
+        session=int(fields[3]),
+        threads=int(fields[17]),
+        start_ticks=int(fields[19]),
+        exit_word=int(fields[49]),
+    )
+
+
+def read_marks(pid: int) -> Marks | None:
+    """What the environment of a process says, None where it has no marks or cannot be read."""
+    if not HAS_PROCFS:
+        return _marks_of(_portable_environment(pid))
+    try:
+        block = _read(f"/proc/{pid}/environ") or _environ_of_other_thread(pid)
+    except OSError:
+        return None
+    if b"STIGMER_LIFE=" not in block:
+        return None
+    pairs = (entry.partition(b"=") for entry in block.split(b"\0") if entry.startswith(b"STIGMER_"))
+    return _marks_of({os.fsdecode(name): os.fsdecode(value) for name, _, value in pairs})
+
+
+def cgroup_of(pid: int) -> str | None:
+    """The place of a process in the cgroup v2 tree, such as ``/user.slice``; None where there is none."""
+    with suppress(OSError):
+        for line in _read(f"/proc/{pid}/cgroup").splitlines():
+            if line.startswith(b"0::"):
+                return os.fsdecode(line[3:])
+    return None
+
+
+def owner_of(pid: int) -> int | None:
+    """The user whose process it is, None where there is none or the platform does not say it cheaply."""
+    try:
+        return os.stat(f"/proc/{pid}").st_uid if HAS_PROCFS else None
+    except OSError:
+        return None
+
+
+def _marks_of(environment: Mapping[str, str]) -> Marks | None:
+    home, component = environment.get(HOME_MARK), environment.get(COMPONENT_MARK)
+    nonce = environment.get(LIFE_MARK)
+    if not home or not component or not nonce:
+        return None
+    return Marks(home, component, nonce, environment.get(PROBE_MARK))
+
+
+def _environ_of_other_thread(pid: int) -> bytes:
+    """Where the main thread has exited, only the others still have the memory."""
+    for thread in os.listdir(f"/proc/{pid}/task"):
+        if int(thread) != pid:
+            with suppress(OSError):
+                return _read(f"/proc/{pid}/task/{thread}/environ")
+    return b""
+
+
+def _read(path: str) -> bytes:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        block = part = os.read(fd, READ_SIZE)
+        while len(part) == READ_SIZE:
+            part = os.read(fd, READ_SIZE)
+            block += part
+        return block
+    finally:
+        os.close(fd)
+
+
+def _portable_stat(pid: int) -> Stat | None:
+    import psutil
+
+    try:
+        process = psutil.Process(pid)
+        with process.oneshot():
+            state = "Z" if process.status() == psutil.STATUS_ZOMBIE else "R"
+            began = int(process.create_time() * 1_000_000)
+            return Stat(pid, state, process.ppid(), os.getsid(pid), 1, began, 0)
+    except (psutil.Error, OSError):
+        return None
+
+
+def _portable_environment(pid: int) -> Mapping[str, str]:
+    import psutil
+
+    try:
+        environment: Mapping[str, str] = psutil.Process(pid).environ()
+    except (psutil.Error, OSError):
+        return {}
+    return environment
+
+
+# All processes.
+
+
+def pids() -> list[int]:
+    """Every process there is."""
+    if HAS_PROCFS:
+        return [int(name) for name in os.listdir("/proc") if name.isdigit()]
+    import psutil
+
+    numbers: list[int] = psutil.pids()
+    return numbers
+
+
+def look() -> list[Seen]:
+    """Every process of this machine, with its marks where it has any that we may read."""
+    stats = (read_stat(pid) for pid in pids())
+    return [Seen(stat, read_marks(stat.pid) if stat.pid > 1 else None) for stat in stats if stat is not None]
+
+
+# Pidfds.
+
+
+@functools.cache
+def has_pidfd() -> bool:
+    """Whether processes can be held by a descriptor. Source: pidfd_open(2), Linux 5.3."""
+    if sys.platform != "linux" or not hasattr(signal, "pidfd_send_signal"):
+        return False
+    try:
+        os.close(os.pidfd_open(os.getpid()))
+    except OSError:
+        return False
+    return True
+
+
+@functools.cache
+def has_pidfd_inodes() -> bool:
+    """Whether each process has a pidfd inode of its own (pidfs, Linux 6.9).
+
+    Before that all pidfds shared one anonymous inode, on the file system where eventfds are too.
+    """
+    if sys.platform != "linux" or not has_pidfd():
+        return False
+    pidfd, event = os.pidfd_open(os.getpid()), os.eventfd(0)
+    try:
+        return os.fstat(pidfd).st_dev != os.fstat(event).st_dev
+    finally:
+        os.close(pidfd)
+        os.close(event)
+
+
+def inode_of(pidfd: int) -> int | None:
+    """The inode that no other process of this boot ever has, where the kernel gives one."""
+    return os.fstat(pidfd).st_ino if has_pidfd_inodes() else None
+
+
+def open_pidfd(pid: int) -> int | None:
+    """Hold a process, so that what follows concerns it and no later owner of its pid."""
+    if sys.platform != "linux" or not has_pidfd():
+        return None
+    try:
+        return os.pidfd_open(pid)
+    except OSError:
+        return None
+
+
+@contextmanager
+def held(pid: int) -> Iterator[int | None]:
+    """The same for the length of a block."""
+    pidfd = open_pidfd(pid)
+    try:
+        yield pidfd
+    finally:
+        if pidfd is not None:
+            os.close(pidfd)
+
+
+def is_pidfd_over(pidfd: int) -> bool:
+    """Whether the process has exited with all its threads. By poll, as descriptors go beyond 1023."""
+    poller = select.poll()
+    poller.register(pidfd, select.POLLIN)
+    return bool(poller.poll(0))
+
+
+def send(pid: int, pidfd: int | None, number: int) -> None:
+    """Send a signal, through the pidfd where there is one. Nothing happens if the process is gone."""
+    if pid <= 1 or pid == os.getpid():
+        return
+    with suppress(ProcessLookupError, PermissionError):
+        if pidfd is not None and sys.platform == "linux":
+            signal.pidfd_send_signal(pidfd, number)
+        else:
+            os.kill(pid, number)
+
+
+# How a process ended.
+
+
+def peek(pid: int) -> ExitStatus | None:
+    """How a child of ours ended, None while it runs. It is not reaped by that.
+
+    Raises:
+        ChildProcessError: it is no child of ours, or was reaped.
+    """
+    code, number = _peek_of_libc(pid) if sys.platform == "darwin" else _peek(pid)
+    if code is None:
+        return None
+    return ExitStatus(code=number) if code == os.CLD_EXITED else ExitStatus(signal=signal_name(number))
+
+
+def _peek(pid: int) -> tuple[int | None, int]:
+    seen = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    return (seen.si_code, seen.si_status) if seen is not None else (None, 0)
+
+
+def _peek_of_libc(pid: int) -> tuple[int | None, int]:
+    """The same for macOS, where Python has waitid from 3.13 on only. Source: its sys/wait.h, sys/signal.h."""
+    info = (ctypes.c_int * 64)()  # si_signo, si_errno, si_code, si_pid, si_uid, si_status, ...
+    if ctypes.CDLL(None, use_errno=True).waitid(1, pid, ctypes.byref(info), 0x04 | 0x01 | 0x20) != 0:
+        raise ChildProcessError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    return (info[2], info[5]) if info[3] else (None, 0)
+
+
+def status_of_wait_word(word: int) -> ExitStatus:
+    """The exit status in the word that wait(2) gives."""
+    if os.WIFSIGNALED(word):
+        return ExitStatus(signal=signal_name(os.WTERMSIG(word)))
+    return ExitStatus(code=os.WEXITSTATUS(word))
+
+
+def status_of_stranger(pid: int, ticks: int, pidfd: int | None) -> ExitStatus:
+    """How a process ended that is no child of ours; unknown where the platform does not tell.
+
+    As long as it is a zombie, procfs tells; after the reap, the pidfd does (Linux 6.15).
+    """
+    stat = read_stat(pid) if HAS_PROCFS else None
+    if stat is not None and stat.start_ticks == ticks and not stat.is_alive:
+        return status_of_wait_word(stat.exit_word)
+    if pidfd is None:
+        return ExitStatus()
+    answer = bytearray(struct.pack("=Q", PIDFD_INFO_EXIT).ljust(64, b"\0"))
+    try:
+        fcntl.ioctl(pidfd, PIDFD_GET_INFO, answer)
+    except OSError:
+        return ExitStatus()
+    mask, word = struct.unpack_from("=Q52xi", answer)
+    return status_of_wait_word(word) if mask & PIDFD_INFO_EXIT else ExitStatus()
+
+
+# Signals to what was seen.
+
+
+def strike(seen: Seen, number: int) -> None:
+    """Send a signal to a process that was seen, if its pid is still that process."""
+    with held(seen.pid) as pidfd:
+        now = read_stat(seen.pid)
+        if now is None or now.start_ticks != seen.stat.start_ticks:
+            return
+        # Start times collide where pids are reused fast; but a stranger has other marks and other kin.
+        is_kin = now.session == seen.stat.session or now.ppid == seen.stat.ppid
+        if is_kin and read_marks(seen.pid) == seen.marks:
+            send(seen.pid, pidfd, number)
+
+
+def kill_all(members: Iterable[Seen], round_number: int) -> None:
+    """Kill what was seen; in later rounds, stop all of it before anything is killed.
+
+    A fork bomb fills the place of each killed process at once. Of stopped ones there come no more.
+    """
+    alive = list(members)
+    moving = [seen for seen in alive if seen.stat.state not in "TtZX"]
+    if moving and round_number % (FREEZE_AFTER + FREEZE_ROUNDS) >= FREEZE_AFTER:
+        for seen in moving:
+            strike(seen, signal.SIGSTOP)
+    else:
+        for seen in alive:
+            strike(seen, signal.SIGKILL)

@@ -1,0 +1,406 @@
+"""Lives that are processes: launched, adopted, asked to end, ended, and proven dead.
+
+What makes a process, holds it, and finds what belongs to it is in the modules beside; here they
+become what the engine asks for.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import sys
+import threading
+import time
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
+from signal import SIGCONT
+
+import trio
+
+from stigmerd.adapters import cgroup, identity, proc, spawn
+from stigmerd.adapters.cgroup import Leaf
+from stigmerd.adapters.identity import Stray
+from stigmerd.adapters.kin import Kin, Scans
+from stigmerd.adapters.leader import Leader
+from stigmerd.adapters.owned_thread import OwnedThreads
+from stigmerd.adapters.platform import Platform
+from stigmerd.adapters.proc import Marks
+from stigmerd.adapters.reaper import Children
+from stigmerd.adapters.spawn import Blueprint, Spawned
+from stigmerd.core.exit_status import ExitStatus
+from stigmerd.core.record import Identity
+from stigmerd.core.spec import ComponentSpec, ProcessSpec
+from stigmerd.engine.ports import CommandResult, LaunchOrder, PortWatch, Shut, Usage
+
+COMMAND_KILL_BOUND = 1.0
+"""Seconds in which the tree of a cancelled command has to be dead; what hangs in the kernel is left."""
+
+TAIL_CHARS = 256
+TAIL_BYTES = 4 * TAIL_CHARS
+READ_SIZE = 65536
+LEFTOVER_READS = 16
+"""Reads of what is in the pipe when a command has ended: what holds the pipe open may go on writing."""
+
+USAGE_SPAN = 0.1
+"""Seconds over which processor time is measured."""
+
+
+class ProcessLauncher:
+    """Launches and adopts processes for one home.
+
+    ``environment`` is the daemon's own as it was when it started, ``children_nofile`` its soft limit
+    of descriptors then. ``open_log`` gives a descriptor for appending to a component's log; it and
+    ``spawn`` are called in threads.
+    """
+
+    def __init__(
+        self,
+        *,
+        home: str,
+        environment: Mapping[str, str],
+        platform: Platform,
+        open_log: Callable[[str], int],
+        port_watch: PortWatch,
+        children: Children,
+        children_nofile: int | None = None,
+        spawn: Callable[[Blueprint, Children], Spawned] = spawn.spawn,
+    ) -> None:
+        self._home = home
+        self._environment = dict(environment)
+        self._platform = platform
+        self._open_log = open_log
+        self._port_watch = port_watch
+        self._nofile = children_nofile
+        self._spawn = spawn
+        self._threads = OwnedThreads()
+        self._hunting = trio.CapacityLimiter(1)
+        self.children = children
+        self.scans = Scans()
+
+    async def check_gate(self, spec: ComponentSpec) -> Shut | None:
+        """Look whether a stranger listens on one of the component's ports."""
+        if not spec.ports:
+            return None
+        stranger = await self._port_watch.strangers(spec.ports, frozenset())
+        return Shut(reason="port", message=stranger) if stranger is not None else None
+
+    async def launch(self, order: LaunchOrder) -> ProcessLife:
+        """Spawn the process of a component; see the port."""
+        name = order.spec.name
+        began = trio.current_time()
+        spawned = await self.spawn(order, process_of(order.spec).argv, partial(self._open_log, name), owner=name)
+        leader = Leader.of(spawned, self.children)
+        proof = Identity(
+            nonce=order.nonce,
+            boot_id=identity.boot_id(),
+            pid=leader.pid,
+            start_ticks=leader.start_ticks,
+            pidfd_inode=leader.inode,
+            cgroup=spawned.leaf.path if spawned.leaf is not None else None,
+        )
+        return ProcessLife(self, order, proof, leader, spawned.leaf, sealed=spawned.sealed, began=began)
+
+    async def adopt(self, order: LaunchOrder, identity: Identity) -> ProcessLife | None:
+        """Take over a life of an earlier daemon, running or a zombie; see the port.
+
+        Where there is none, everything that is left of it is ended before this returns.
+        """
+        adopted = await trio.to_thread.run_sync(
+            self._hold, order, identity, abandon_on_cancel=True, limiter=trio.CapacityLimiter(1)
+        )
+        if adopted is None:
+            await self._hunt(keep=(), only=identity.nonce)
+            return None
+        leader, leaf = adopted
+        began = trio.current_time() - _age(leader.start_ticks)
+        # Whether it was born in its leaf is not on record, so what is outside is looked for too.
+        return ProcessLife(self, order, identity, leader, leaf, sealed=False, began=began)
+
+    async def end_strays(self, keep: Collection[str]) -> list[Stray]:
+        """End everything of this home but the lives with these nonces, in at most 5 s, and tell what it was."""
+        return await self._hunt(keep=keep, only=None)
+
+    def close(self) -> None:
+        """Remove the folder of the leaves, if all are gone. What still lives is left alone."""
+        if self._platform.cgroup is not None:
+            cgroup.remove_base(self._platform.cgroup)
+
+    async def spawn(
+        self,
+        order: LaunchOrder,
+        argv: Sequence[str],
+        open_output: Callable[[], int],
+        *,
+        owner: str,
+        probe: str | None = None,
+    ) -> Spawned:
+        """Spawn the process of a life, or a command beside it that is told apart by ``probe``."""
+        spec, name, base = process_of(order.spec), order.spec.name, self._platform.cgroup
+        marks = {proc.HOME_MARK: self._home, proc.COMPONENT_MARK: name, proc.LIFE_MARK: order.nonce}
+        if probe is not None:
+            marks[proc.PROBE_MARK] = probe
+        blueprint = Blueprint(
+            argv=tuple(argv),
+            cwd=spec.cwd,
+            env=spawn.environment_for(self._environment, spec.env, cwd=spec.cwd, marks=marks),
+            open_output=open_output,
+            user=spec.user,
+            group=spec.group,
+            umask=spec.umask,
+            nofile=spec.nofile,
+            soft_nofile=self._nofile,
+            leaf=cgroup.leaf_in(base, name, order.nonce, probe) if base is not None else None,
+            use_pidfd=self._platform.pidfd,
+        )
+        return await self._threads.run(
+            owner, partial(self._spawn, blueprint, self.children), partial(self._end, order.nonce, probe)
+        )
+
+    def _end(self, nonce: str, probe: str | None, spawned: Spawned) -> None:
+        """End, in its thread, what came to be after it was given up."""
+        spawn.end(spawned, self.children)
+        if probe is None and not spawned.sealed:
+            identity.end_strays_blocking(self._home, 0, only=nonce)
+
+    async def _hunt(self, *, keep: Collection[str], only: str | None) -> list[Stray]:
+        return await trio.to_thread.run_sync(
+            partial(identity.end_strays_blocking, self._home, 0, keep=frozenset(keep), only=only),
+            abandon_on_cancel=True,
+            limiter=self._hunting,
+        )
+
+    def _hold(self, order: LaunchOrder, claimed: Identity) -> tuple[Leader, Leaf | None] | None:
+        if claimed.pid is None or not identity.prove(claimed):
+            return None
+        leader = Leader.hold(claimed.pid, self.children, use_pidfd=self._platform.pidfd)
+        if leader is None:
+            return None
+        if not identity.prove(claimed):
+            leader.let_go()
+            return None
+        return leader, cgroup.recorded_leaf(claimed.cgroup, self._home, order.spec.name, claimed.nonce)
+
+
+class ProcessLife:
+    """One process of a component, with all that comes from it; see :class:`stigmerd.engine.ports.Life`."""
+
+    note = ""
+
+    def __init__(
+        self,
+        launcher: ProcessLauncher,
+        order: LaunchOrder,
+        identity: Identity,
+        leader: Leader,
+        leaf: Leaf | None,
+        *,
+        sealed: bool,
+        began: float,
+    ) -> None:
+        self._launcher = launcher
+        self._order = order
+        self._identity = identity
+        self._leader = leader
+        self._leaf = leaf
+        self._began = began
+        self._commands: set[str] = set()
+        self._kin = Kin(leader, leaf, sealed=sealed, is_member=self._is_member, scans=launcher.scans)
+
+    @property
+    def identity(self) -> Identity:
+        """What proves which process this is."""
+        return self._identity
+
+    def age(self) -> float:
+        """Seconds since the spawn."""
+        return max(trio.current_time() - self._began, 0.0)
+
+    def is_alive(self) -> bool:
+        """Whether the leader runs, with any of its threads."""
+        return not self._leader.is_over()
+
+    async def wait_exit(self) -> ExitStatus:
+        """Wait for the leader's exit."""
+        await self._leader.wait_over()
+        status = self._leader.status
+        kills = self._leaf.oom_kills() if self._leaf is not None and status.signal == "SIGKILL" else None
+        return ExitStatus(code=status.code, signal=status.signal, oom=None if kills is None else kills > 0)
+
+    async def signal_leader(self, signal: str) -> None:
+        """Send one signal to the leader alone."""
+        await trio.lowlevel.checkpoint()
+        self._leader.signal(proc.signal_number(signal))
+
+    async def terminate(self, signal: str) -> None:
+        """Send the stop signal to the process group; SIGCONT, or a stopped one would never see it."""
+        await trio.lowlevel.checkpoint()
+        self._leader.signal_group(proc.signal_number(signal))
+        self._leader.signal_group(SIGCONT)
+
+    async def wait_gone(self) -> None:
+        """Wait until nothing of this life is alive."""
+        await self._kin.wait_gone()
+
+    async def kill(self) -> None:
+        """Kill until nothing of this life is alive."""
+        await self._kin.kill()
+
+    async def survivors(self) -> tuple[int, ...]:
+        """The pids that are alive now."""
+        return await self._kin.pids()
+
+    async def members(self) -> frozenset[int]:
+        """The pids that belong to this life now."""
+        return frozenset(await self._kin.pids())
+
+    async def release(self) -> None:
+        """Reap the leader, and remove the leaf."""
+        await self._kin.release()
+
+    async def run(self, command: Sequence[str]) -> CommandResult:
+        """Run a command beside this life, in its environment and folder; see the port.
+
+        It is no member of the life while it runs. What it leaves behind is.
+        """
+        probe = secrets.token_hex(8)
+        pipe = _Pipe()
+        self._commands.add(probe)
+        try:
+            # A command that hangs in its spawn must hold up neither the others nor the next life.
+            spawned = await self._launcher.spawn(
+                self._order, command, pipe.lend, owner=f"{self._order.spec.name} {command[0]}", probe=probe
+            )
+            return await self._attend(spawned, probe, pipe)
+        finally:
+            pipe.close()
+            self._commands.discard(probe)
+
+    async def usage(self) -> Usage:
+        """What the tree uses, measured over a moment."""
+        began = trio.current_time()
+        before, _ = await self._measure()
+        await trio.sleep(USAGE_SPAN)
+        after, resident = await self._measure()
+        spent = sum(seconds - before.get(pid, seconds) for pid, seconds in after.items())
+        return Usage(cpu_percent=round(100 * spent / (trio.current_time() - began), 1), memory_bytes=resident)
+
+    def _is_member(self, marks: Marks) -> bool:
+        return marks.nonce == self._order.nonce and marks.probe not in self._commands
+
+    async def _attend(self, spawned: Spawned, probe: str, pipe: _Pipe) -> CommandResult:
+        leader = Leader.of(spawned, self._launcher.children)
+        kin = Kin(
+            leader,
+            spawned.leaf,
+            sealed=spawned.sealed,
+            is_member=lambda marks: marks.probe == probe,
+            scans=self._launcher.scans,
+        )
+        try:
+            await pipe.read_until(leader.wait_over)
+        finally:
+            # The shield is bounded. After an ordinary end, what is in the group or leaf is all that
+            # is ended; only where the command was cut off is it worth looking at every process.
+            with trio.move_on_after(COMMAND_KILL_BOUND, shield=True):
+                if leader.is_over():
+                    kin.strike()
+                else:
+                    await kin.kill()
+                await kin.release()
+        return CommandResult(status=leader.status, tail=pipe.tail)
+
+    async def _measure(self) -> tuple[dict[int, float], int]:
+        pids = await self._kin.pids()
+        return await trio.to_thread.run_sync(
+            _measure, pids, abandon_on_cancel=True, limiter=self._launcher.scans.limiter
+        )
+
+
+class _Pipe:
+    """Takes the output of a command, and keeps the end of it.
+
+    The writing end is lent to a thread that may come for it after the command was given up, hence
+    the lock: what is closed is not lent.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._is_closed = False
+        self._reading, self._writing = os.pipe()
+        os.set_blocking(self._reading, False)
+        self._end = b""
+
+    @property
+    def tail(self) -> str:
+        """The last characters that came through."""
+        return self._end.decode("utf-8", "replace")[-TAIL_CHARS:]
+
+    def lend(self) -> int:
+        """A writing end, for somebody who closes it. Safe in any thread."""
+        with self._lock:
+            if self._is_closed:
+                raise OSError(errno.EPIPE, os.strerror(errno.EPIPE))
+            return os.dup(self._writing)
+
+    def close(self) -> None:
+        """Close both ends."""
+        with self._lock:
+            self._is_closed = True
+            os.close(self._writing)
+        os.close(self._reading)
+
+    async def read_until(self, wait: Callable[[], Awaitable[None]]) -> None:
+        """Read until ``wait`` returns, and then what is still in the pipe."""
+        async with trio.open_nursery() as tasks:
+            tasks.start_soon(self._read_on)
+            await wait()
+            tasks.cancel_scope.cancel()
+        for _ in range(LEFTOVER_READS):
+            if not self._read():
+                return
+
+    async def _read_on(self) -> None:
+        while True:
+            await trio.lowlevel.wait_readable(self._reading)
+            self._read()
+
+    def _read(self) -> bool:
+        try:
+            part = os.read(self._reading, READ_SIZE)
+        except BlockingIOError:
+            return False
+        self._end = (self._end + part)[-TAIL_BYTES:]
+        return bool(part)
+
+
+def process_of(spec: ComponentSpec) -> ProcessSpec:
+    """What the component runs, which is a process."""
+    assert isinstance(spec.runs, ProcessSpec)
+    return spec.runs
+
+
+def _age(start_ticks: int | None) -> float:
+    """Seconds since a process began, by what the system says of its begin."""
+    if start_ticks is None:
+        return 0.0
+    if sys.platform == "linux":
+        return time.clock_gettime(time.CLOCK_BOOTTIME) - start_ticks / os.sysconf("SC_CLK_TCK")
+    else:
+        return time.time() - start_ticks / 1_000_000
+
+
+def _measure(pids: Collection[int]) -> tuple[dict[int, float], int]:
+    """Seconds of processor time by pid, and the resident bytes of all."""
+    import psutil
+
+    spent: dict[int, float] = {}
+    resident = 0
+    for pid in pids:
+        with suppress(psutil.Error):
+            process = psutil.Process(pid)
+            times = process.cpu_times()
+            spent[pid] = times.user + times.system
+            resident += process.memory_info().rss
+    return spent, resident
