@@ -27,7 +27,7 @@ from stigmerd.adapters.leader import Leader
 from stigmerd.adapters.owned_thread import OwnedThreads
 from stigmerd.adapters.platform import Platform
 from stigmerd.adapters.proc import Marks
-from stigmerd.adapters.reaper import Children
+from stigmerd.adapters.reaper import Children, reap_orphans
 from stigmerd.adapters.spawn import Blueprint, Spawned
 from stigmerd.core.exit_status import ExitStatus
 from stigmerd.core.record import Identity
@@ -52,7 +52,7 @@ class ProcessLauncher:
 
     ``environment`` is the daemon's own as it was when it started, ``children_nofile`` its soft limit
     of descriptors then. ``open_log`` gives a descriptor for appending to a component's log; it and
-    ``spawn`` are called in threads.
+    ``spawn`` are called in threads. While anything runs, :meth:`serve` has to.
     """
 
     def __init__(
@@ -63,7 +63,6 @@ class ProcessLauncher:
         platform: Platform,
         open_log: Callable[[str], int],
         port_watch: PortWatch,
-        children: Children,
         children_nofile: int | None = None,
         spawn: Callable[[Blueprint, Children], Spawned] = spawn.spawn,
     ) -> None:
@@ -76,8 +75,12 @@ class ProcessLauncher:
         self._spawn = spawn
         self._threads = OwnedThreads()
         self._hunting = trio.CapacityLimiter(1)
-        self.children = children
+        self.children = Children()
         self.scans = Scans()
+
+    async def serve(self) -> None:
+        """Reap the orphans that lives leave to us, until cancelled."""
+        await reap_orphans(self.children)
 
     async def check_gate(self, spec: ComponentSpec) -> Shut | None:
         """Look whether a stranger listens on one of the component's ports."""

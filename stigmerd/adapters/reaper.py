@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
@@ -24,6 +25,10 @@ SEARCH_PERIOD = 1.0
 """Seconds between two such searches."""
 
 
+ADOPTION_SPAN = 10.0
+"""Seconds in which children of the program that this process was before are left to adoption."""
+
+
 class Children:
     """Which children have an owner. Spawning threads and the loop share it, hence the lock."""
 
@@ -31,6 +36,8 @@ class Children:
         self._lock = threading.Lock()
         self._claimed: set[int] = set()
         self._spawning = 0
+        self._inherited = _children_of_former_program()
+        self._adopted_by = time.monotonic() + ADOPTION_SPAN
 
     @contextmanager
     def spawning(self) -> Iterator[None]:
@@ -57,15 +64,19 @@ class Children:
         """Whether a zombie child of ours came from a life, and has no owner.
 
         What is in our own session was started by this program, and somebody waits for it. A
-        session leader may be a spawn that has not been claimed yet.
+        session leader may be a spawn that has not been claimed yet; or, after this process replaced
+        its program, a life that has not been adopted yet.
         """
         try:
             session = os.getsid(pid)
         except ProcessLookupError:
             return False
         with self._lock:
-            is_newborn = self._spawning > 0 and session == pid
-            return pid not in self._claimed and session != os.getsid(0) and not is_newborn
+            is_unclaimed_life = session == pid and (self._spawning > 0 or self._is_to_be_adopted(pid))
+            return pid not in self._claimed and session != os.getsid(0) and not is_unclaimed_life
+
+    def _is_to_be_adopted(self, pid: int) -> bool:
+        return pid in self._inherited and time.monotonic() < self._adopted_by
 
     def reap_visible(self) -> bool:
         """Reap orphans until no zombie is left, or one with an owner hides the others: then True."""
@@ -94,8 +105,14 @@ class Children:
         return True
 
 
+def _children_of_former_program() -> frozenset[int]:
+    """The children that this process has before it has spawned any: it replaced its program by exec."""
+    stats = (proc.read_stat(pid) for pid in proc.pids())
+    return frozenset(stat.pid for stat in stats if stat is not None and stat.ppid == os.getpid())
+
+
 async def reap_orphans(children: Children) -> None:
-    """Leave no zombies, until cancelled. Begin this once adopted lives are claimed."""
+    """Leave no zombies, until cancelled."""
     if sys.platform != "linux":
         await trio.sleep_forever()  # orphans go to the first process
     limiter = trio.CapacityLimiter(1)

@@ -115,11 +115,10 @@ def reset_signals() -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
 
 
-def raise_nofile() -> int | None:
-    """Raise our own soft limit of descriptors to the hard one; return the old one, None if unlimited.
+def raise_nofile() -> int:
+    """Raise our own soft limit of descriptors to the hard one, and return the old one, for children.
 
-    Each life holds a pidfd. Before an exec of the daemon itself give the old one back, with
-    ``lower_nofile``, or the next daemon takes the raised one for the users' own.
+    Each life holds a pidfd. A daemon that replaces its program has to hand the old limit on.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     for wanted in (hard, 10240):  # macOS calls the hard one unlimited, and refuses it
@@ -128,13 +127,7 @@ def raise_nofile() -> int | None:
         with suppress(ValueError, OSError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
             break
-    return soft if soft != resource.RLIM_INFINITY else None
-
-
-def lower_nofile(soft: int | None) -> None:
-    """Give the old soft limit back."""
-    if soft is not None:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+    return soft
 
 
 def environment_for(

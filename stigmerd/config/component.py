@@ -237,6 +237,9 @@ class Resolver:
             self._refuse(
                 (kind, "process", "min_uptime"), "is for startup and readiness probes: drop it from liveness"
             )
+        if table.http is not None and table.http.status[0] > table.http.status[1]:
+            low, high = sorted(table.http.status)
+            self._refuse((kind, "http", "status"), f"has the highest status first: write [{low}, {high}]")
         tls = table.grpc.tls if table.grpc else False
         if isinstance(tls, schema.TlsTable) and (tls.cert_file is None) != (tls.key_file is None):
             self._refuse((kind, "grpc", "tls"), 'needs both "cert_file" and "key_file", or neither: add the other')

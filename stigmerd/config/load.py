@@ -134,6 +134,8 @@ def _parsed(source: str, files: TrustedFiles) -> tuple[str, dict[str, Any]]:
         raise _one_error("the file is not UTF-8: save it as UTF-8", source, line=line, column=column) from None
     except tomllib.TOMLDecodeError as exc:
         raise _syntax_error(str(exc), text, source) from None
+    except ValueError:  # of int(), which reads at most 4300 digits
+        raise _one_error("no valid TOML: a number has too many digits", source) from None
     except RecursionError:
         raise _one_error("the file is nested too deeply: no key needs that", source) from None
 

@@ -8,6 +8,7 @@ from typing import Any
 from stigmerd.config.interpolate import escape
 from stigmerd.config.presets import host_from_container
 
+NAMES = ("stigmer-server", "workflow-runner", "agent-runner")
 DEFAULT_PORT = 7234
 
 _READY = {"process": {"min_uptime": "1s"}, "period": "500ms"}

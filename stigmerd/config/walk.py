@@ -70,6 +70,7 @@ class Walker:
 
     def _item(self, shape: shapes.Type, raw: object, path: Path, *, secret: bool) -> object:
         """One value, or _MISSING when it is wrong and that was noted."""
+        secret = secret or (isinstance(shape, shapes.Metadata) and bool(shape.extra))
         try:
             return self._value(shape, raw, path, secret=secret)
         except RefusedError as refused:
@@ -84,7 +85,7 @@ class Walker:
             reader = READERS.get((shape.extra_json_schema or {}).get("x-reads", ""))
             if reader is not None:
                 return reader(raw, self._fill)
-            return self._value(shape.type, raw, path, secret=secret or bool(shape.extra))
+            return self._value(shape.type, raw, path, secret=secret)
         if isinstance(shape, shapes.UnionType):
             return self._value(_chosen(shape, raw), raw, path, secret=secret)
         if isinstance(shape, shapes.StructType):

@@ -288,15 +288,15 @@ def _root_cause(
         return root
     for name in _known_dependencies(own):
         other = by_name.get(name)
-        if other is not None and _was_down(other, failure.at):
+        if other is not None and (_failed_before(other, failure.at) or not (other.healthy or component.healthy)):
             return _follow_blocks(other, by_name) or other
     return None
 
 
 def _follow_blocks(component: ComponentDocument, by_name: Mapping[str, ComponentDocument]) -> ComponentDocument | None:
     seen, current = {component.name}, component
-    while current.blocked_by in by_name and current.blocked_by not in seen:
-        current = by_name[current.blocked_by]
+    while (blocker := by_name.get(current.blocked_by or "")) is not None and blocker.name not in seen:
+        current = blocker
         seen.add(current.name)
     return current if current is not component else None
 
@@ -311,10 +311,8 @@ def _known_dependencies(own: Sequence[Entry]) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _was_down(other: ComponentDocument, at: str | None) -> bool:
-    """Whether a dependency is down now, or failed shortly before the instant ``at``."""
-    if not other.healthy:
-        return True
+def _failed_before(other: ComponentDocument, at: str | None) -> bool:
+    """Whether a component's own last failure was shortly before the instant ``at``."""
     failed, then = _seconds(other.last_exit.at if other.last_exit else None), _seconds(at)
     return failed is not None and then is not None and 0 <= then - failed <= DEPENDENCY_SHADOW
 

@@ -57,7 +57,8 @@ class ComponentRecord(msgspec.Struct, frozen=True, kw_only=True):
 class DaemonRecord(msgspec.Struct, frozen=True, kw_only=True):
     """The daemon that wrote the state. ``clean`` is True after an ordered stop of everything.
 
-    ``config`` is the absolute path it was started with, None for the default place.
+    ``config`` is the path it was started with, None for the default place. ``source`` is the file
+    that was read in the end, None for the reference stack. Both are absolute.
     """
 
     pid: int
@@ -66,6 +67,7 @@ class DaemonRecord(msgspec.Struct, frozen=True, kw_only=True):
     version: str
     started_at: str
     config: str | None = None
+    source: str | None = None
     log_format: str = "text"
     log_level: str | None = None
     clean: bool = False

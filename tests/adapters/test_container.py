@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import signal
-import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -16,8 +12,7 @@ import trio
 from stigmerd.adapters.container import Stray
 from stigmerd.core.exit_status import ExitStatus
 from stigmerd.core.record import Identity
-from stigmerd.core.spec import ContainerSpec
-from stigmerd.engine.ports import LaunchOrder, SpawnFailedError
+from stigmerd.engine.ports import SpawnFailedError
 from tests.adapters.containers import Yard, make_launcher, open_yard
 from tests.docker import HEALTH_IMAGE, docker_host, own_engine
 
@@ -275,7 +270,7 @@ async def test_missing_program_is_told_and_its_container_removed(yard: Yard) -> 
 
 async def test_bad_port_is_told(yard: Yard) -> None:
     with pytest.raises(SpawnFailedError, match=r"component\.c\.container\.ports"):
-        await yard.launch(ports=("1:2:3:4:5",))
+        await yard.launch(network="none", ports=("1:2:3:4:5",))
 
 
 async def test_foreign_container_keeps_its_name(yard: Yard) -> None:

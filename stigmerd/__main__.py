@@ -1,0 +1,159 @@
+"""``stigmerd``: the daemon in the foreground. Reads its arguments, takes the home, and hands over.
+
+Signals are reset before anything else: a parent that ignored or blocked some would make every
+exit code of a child unreadable.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import socket
+import sys
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from stigmerd import __version__
+from stigmerd.daemon_log import LEVELS, say
+
+if TYPE_CHECKING:
+    from stigmerd.adapters.store import Home
+    from stigmerd.daemon import StartError
+
+BACKGROUND = "STIGMERD_BACKGROUND"
+"""Private to the daemon: set by whoever starts it in the background."""
+
+PRIVATE = (BACKGROUND, "STIGMERD_INHERITANCE", "STIGMER_COMPONENT", "STIGMER_LIFE")
+"""What of its environment the daemon keeps from its children."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the daemon. Returns its exit code."""
+    from stigmerd.adapters.spawn import reset_signals
+
+    reset_signals()
+    given = tuple(sys.argv[1:] if arguments is None else arguments)
+    if sys.platform not in {"linux", "darwin"}:
+        say(f"this platform ({sys.platform}) is not supported: stigmerd runs on Linux and macOS")
+        return 2
+    options = _parse(given)
+    environment = dict(os.environ)
+    inherited = environment.get("STIGMERD_INHERITANCE")
+    background = BACKGROUND in environment
+    for name in PRIVATE:
+        environment.pop(name, None)
+    return _run(options, given, environment, inherited, foreground=not background)
+
+
+def _parse(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="stigmerd", description="Supervise this home's components in the foreground.")
+    parser.add_argument("--home", metavar="DIR", help="where everything is kept (default: $STIGMER_HOME or ~/.stigmer)")
+    parser.add_argument("--config", metavar="FILE", help="the configuration (default: stigmer.toml in the home)")
+    parser.add_argument("--log-format", choices=("text", "json"), default="text", help="how log lines look")
+    parser.add_argument("--log-level", choices=tuple(LEVELS), help="what is logged (default: info)")
+    parser.add_argument("--check", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--version", action="version", version=f"stigmerd {__version__}")
+    return parser.parse_args(arguments)
+
+
+def _run(
+    options: argparse.Namespace,
+    arguments: Sequence[str],
+    environment: Mapping[str, str],
+    inherited: str | None,
+    *,
+    foreground: bool,
+) -> int:
+    from stigmerd.adapters.store import Home, HomeError, default_home
+
+    home = Home.at(options.home or default_home(environment))
+    if options.check:
+        return _check(home.path, options.config, environment)
+    os.environ.pop("STIGMERD_INHERITANCE", None)
+    try:
+        home.prepare()
+        return _supervise(home, options, arguments, environment, inherited, foreground=foreground)
+    except HomeError as exc:
+        say(str(exc))
+        return 1
+
+
+def _supervise(
+    home: Home,
+    options: argparse.Namespace,
+    arguments: Sequence[str],
+    environment: Mapping[str, str],
+    inherited: str | None,
+    *,
+    foreground: bool,
+) -> int:
+    import trio
+
+    from stigmerd import daemon_log
+    from stigmerd.adapters.output import DAEMON, LogFiles
+    from stigmerd.adapters.spawn import raise_nofile
+    from stigmerd.daemon import Daemon, Inheritance, Start
+
+    legacy = Inheritance.from_text(inherited) if inherited is not None else None
+    start = Start(
+        home=home,
+        config=os.path.abspath(options.config) if options.config is not None else None,
+        log_format=options.log_format,
+        log_level=options.log_level,
+        environment=environment,
+        children_nofile=legacy.nofile if legacy else raise_nofile(),
+        lock=legacy.lock if legacy else home.take_lock(),
+        listener=socket.socket(fileno=legacy.listener) if legacy else None,
+        arguments=tuple(arguments),
+    )
+    for fd in (legacy.lock, legacy.listener) if legacy else ():
+        os.set_inheritable(fd, False)
+    logs = LogFiles(home)
+    logs.recover()
+    own_log = daemon_log.set_up(
+        lambda: logs.open_for_child(DAEMON),
+        form=options.log_format,
+        level=options.log_level or "info",
+        foreground=foreground,
+    )
+
+    async def run() -> int:
+        return await Daemon(start, logs, own_log).run()
+
+    try:
+        return trio.run(run)
+    except BaseExceptionGroup as group:
+        error = _start_error(group)
+        if error is None:
+            raise
+        daemon_log.log.error("%s", error)
+        if not foreground:
+            say(str(error))
+        return error.code
+
+
+def _check(home: str, config: str | None, environment: Mapping[str, str]) -> int:
+    """Load the configuration and nothing else: what a daemon asks of the program that is to replace it."""
+    from stigmerd.config.load import load_stack
+    from stigmerd.config.problems import ConfigError
+
+    try:
+        load_stack(config, home=home, environ=environment)
+    except ConfigError as exc:
+        say(str(exc))
+        return 2
+    return 0
+
+
+def _start_error(group: BaseExceptionGroup[BaseException]) -> StartError | None:
+    """The error of the start in what the nurseries of the daemon raised, or None for a bug."""
+    from stigmerd.daemon import StartError
+
+    first: BaseException = group
+    while isinstance(first, BaseExceptionGroup):
+        first = first.exceptions[0]
+    return first if isinstance(first, StartError) and group.split(StartError)[1] is None else None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

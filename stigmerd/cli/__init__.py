@@ -1,0 +1,1 @@
+"""The operator's tools: everything under ``stigmer``. Talks to the daemon through its socket only."""

@@ -1,0 +1,459 @@
+"""The commands of ``stigmer`` and their options. What they do is in one module per group.
+
+The modules are imported by the command that needs them: an operator waits for every import.
+"""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from collections.abc import Sequence
+from typing import Annotated, Literal
+
+from cyclopts import App, CycloptsError, Parameter, UnusedCliTokensError
+
+from stigmerd import __version__
+from stigmerd.cli.errors import usage_error
+from stigmerd.cli.escape import escape_line
+
+HomeOption = Annotated[
+    str | None, Parameter(name="--home", help="The daemon's home. Default: $STIGMER_HOME, else ~/.stigmer.")
+]
+ConfigOption = Annotated[
+    str | None, Parameter(name="--config", help="The configuration. Default: stigmer.toml in the home.")
+]
+TimeoutOption = Annotated[str | None, Parameter(name="--timeout", help="How long to wait, such as 30 or 2m.")]
+NowOption = Annotated[bool, Parameter(name="--now", negative="", help="Kill at once, without the grace.")]
+JsonOption = Annotated[bool, Parameter(name="--json", negative="", help="Print JSON.")]
+QuietOption = Annotated[bool, Parameter(name=["--quiet", "-q"], negative="", help="Print errors only.")]
+FollowOption = Annotated[
+    bool | None,
+    Parameter(name=["--follow", "-f"], negative="--no-follow", help="Go on with what is new, until Ctrl-C."),
+]
+SinceOption = Annotated[
+    str | None, Parameter(name="--since", help="Only what is younger: 10m, 2h30m, or 2026-01-22T04:00:00Z.")
+]
+
+app = App(
+    name="stigmer",
+    help="Run a stack of processes and containers, see how it is, and ask why.",
+    version=f"stigmer {__version__}",
+    help_format="markdown",
+)
+server = App(
+    name="server",
+    help="The local stack: its daemon and its components. Without a command: start.",
+    help_epilogue=(
+        "Exit codes: 0 done, or healthy; 1 failed, or unhealthy; 2 usage or configuration; "
+        "3 the daemon is not running; 4 the daemon does not answer."
+    ),
+    version_flags=[],
+)
+app.command(server)
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Parse the command line, carry it out, and return the exit code.
+
+    Raises:
+        CommandError: it could not be done, or was no command.
+    """
+    try:
+        result = app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
+    except UnusedCliTokensError as exc:
+        raise usage_error(_unused(exc)) from exc
+    except CycloptsError as exc:
+        raise usage_error(f"{escape_line(str(exc))} See: {_help_of(arguments)}") from exc
+    return result if isinstance(result, int) else 0
+
+
+def _unused(error: UnusedCliTokensError) -> str:
+    """What to say about a word that no command takes: it is most often a misspelt command."""
+    word = str((error.unused_tokens or [""])[0])
+    commands = sorted(name for name in server.resolved_commands() if not name.startswith("-"))
+    near = difflib.get_close_matches(word, commands, n=1, cutoff=0.5)
+    guess = f"Did you mean: stigmer server {near[0]}?" if near else f"There are: {', '.join(commands)}."
+    return f"There is no command {escape_line(word)!r}. {guess}"
+
+
+def _help_of(arguments: Sequence[str]) -> str:
+    known = [word for word in arguments[:2] if word == "server" or word in server.resolved_commands()]
+    return " ".join(["stigmer", *known, "--help"])
+
+
+@server.default
+def start_all(
+    *,
+    home: HomeOption = None,
+    config: ConfigOption = None,
+    timeout: TimeoutOption = None,
+    quiet: QuietOption = False,
+    json: JsonOption = False,
+) -> int:
+    """Start the daemon in the background and everything it looks after, and show how it went."""
+    return start(home=home, config=config, timeout=timeout, quiet=quiet, json=json)
+
+
+@server.command
+def start(
+    *names: str,
+    home: HomeOption = None,
+    config: ConfigOption = None,
+    timeout: TimeoutOption = None,
+    quiet: QuietOption = False,
+    json: JsonOption = False,
+) -> int:
+    """Start the daemon and everything it looks after, or just these components.
+
+    **Examples**
+
+        stigmer server start
+        stigmer server start --config ./stigmer.toml
+        stigmer server start workflow-runner
+
+    Parameters
+    ----------
+    names
+        Components to start at once, with those of their dependencies that are down.
+    """
+    from stigmerd.cli import lifecycle
+
+    return lifecycle.start(names, home=home, config=config, timeout=timeout, quiet=quiet, as_json=json)
+
+
+@server.command
+def stop(
+    *names: str,
+    home: HomeOption = None,
+    timeout: TimeoutOption = None,
+    now: NowOption = False,
+    quiet: QuietOption = False,
+    json: JsonOption = False,
+) -> int:
+    """Stop the daemon and everything, or just these components.
+
+    Succeeds only when nothing of them is alive any more; else it names what is.
+
+    **Examples**
+
+        stigmer server stop
+        stigmer server stop workflow-runner --timeout 5
+        stigmer server stop --now
+
+    Parameters
+    ----------
+    names
+        Components to stop. The daemon and the others go on.
+    """
+    from stigmerd.cli import lifecycle
+
+    return lifecycle.stop(names, home=home, timeout=timeout, now=now, quiet=quiet, as_json=json)
+
+
+@server.command
+def restart(
+    *names: str,
+    daemon: Annotated[
+        bool,
+        Parameter(name="--daemon", negative="", help="Replace the daemon's program and touch no component."),
+    ] = False,
+    home: HomeOption = None,
+    timeout: TimeoutOption = None,
+    now: NowOption = False,
+    quiet: QuietOption = False,
+    json: JsonOption = False,
+) -> int:
+    """Stop and start at once: these components, or all that are wanted up or have failed.
+
+    **Examples**
+
+        stigmer server restart workflow-runner
+        stigmer server restart --daemon
+
+    Parameters
+    ----------
+    names
+        Components to restart. Dependents go on unless they ask to be restarted too.
+    """
+    from stigmerd.cli import lifecycle
+
+    if daemon and names:
+        raise usage_error("--daemon restarts the daemon alone: leave the names out.")
+    if daemon:
+        return lifecycle.restart_daemon(home=home, timeout=timeout)
+    return lifecycle.restart(names, home=home, timeout=timeout, now=now, quiet=quiet, as_json=json)
+
+
+@server.command
+def signal(sig: str, /, *names: str, home: HomeOption = None) -> int:
+    """Send a signal to the main process of components. Not KILL or STOP: use stop.
+
+    **Examples**
+
+        stigmer server signal HUP stigmer-server
+
+    Parameters
+    ----------
+    sig
+        The signal by name, such as HUP or SIGUSR1.
+    names
+        The components.
+    """
+    from stigmerd.cli import lifecycle
+
+    return lifecycle.signal(sig, names, home=home)
+
+
+@server.command
+def wait(
+    *names: str,
+    condition: Annotated[
+        Literal["running", "ready", "stopped"], Parameter(name="--for", help="What to wait for.")
+    ] = "running",
+    home: HomeOption = None,
+    timeout: TimeoutOption = None,
+) -> int:
+    """Wait until components are running, ready or stopped. Fails at once when one has failed.
+
+    **Examples**
+
+        stigmer server wait --for ready
+        stigmer server wait stigmer-server --for ready --timeout 30s
+
+    Parameters
+    ----------
+    names
+        The components. Without: all that are enabled and not optional.
+    """
+    from stigmerd.cli import lifecycle
+
+    return lifecycle.wait(names, condition=condition, home=home, timeout=timeout)
+
+
+@server.command
+def status(
+    *names: str,
+    verbose: Annotated[
+        bool, Parameter(name=["--verbose", "-v"], negative="", help="Add probes, budget, usage, command.")
+    ] = False,
+    watch: Annotated[
+        bool, Parameter(name=["--watch", "-w"], negative="", help="Show it live, until q or Ctrl-C.")
+    ] = False,
+    home: HomeOption = None,
+    json: JsonOption = False,
+) -> int:
+    """Show how every component is. Exit 0: all that is required is healthy.
+
+    **Examples**
+
+        stigmer server status
+        stigmer server status workflow-runner --verbose
+        stigmer server status --watch
+        stigmer server status --json | jq .healthy
+
+    Parameters
+    ----------
+    names
+        The components to show and to judge. Without: all.
+    """
+    from stigmerd.cli import status as group
+
+    if watch:
+        from stigmerd.cli import watch as live
+
+        return live.watch(names, home=home, verbose=verbose, as_json=json)
+    return group.status(names, home=home, verbose=verbose, as_json=json)
+
+
+@server.command
+def logs(
+    *names: str,
+    component: Annotated[
+        tuple[str, ...], Parameter(name=["-c", "--component"], negative="", help="The same as NAME.")
+    ] = (),
+    include_daemon: Annotated[
+        bool, Parameter(name="--all", negative="", help="All components, and the daemon's own log.")
+    ] = False,
+    follow: FollowOption = None,
+    tail: Annotated[
+        int | None, Parameter(name=["--tail", "-n"], help="How many of each log's last lines. Default: 50.")
+    ] = None,
+    since: SinceOption = None,
+    grep: Annotated[
+        str | None, Parameter(name="--grep", help="Only lines in which this regular expression is found.")
+    ] = None,
+    previous: Annotated[
+        bool, Parameter(name="--previous", negative="", help="Only what the life before the last one wrote.")
+    ] = False,
+    raw: Annotated[
+        bool, Parameter(name="--raw", negative="", help="The bytes as they are: no escaping, no prefix.")
+    ] = False,
+    home: HomeOption = None,
+) -> int:
+    """Show what components wrote, several in the order of their times, and go on with what is new.
+
+    **Examples**
+
+        stigmer server logs
+        stigmer server logs workflow-runner --tail 200 --no-follow
+        stigmer server logs --all --since 10m --grep 'ERROR|panic'
+
+    Parameters
+    ----------
+    names
+        The components. Without: all.
+    """
+    from stigmerd.cli import logs as group
+
+    wish = group.Wish(
+        names=(*names, *component),
+        include_daemon=include_daemon,
+        follow=follow,
+        tail=tail,
+        since=since,
+        grep=grep,
+        previous=previous,
+        raw=raw,
+    )
+    return group.logs(wish, home=home)
+
+
+@server.command
+def events(
+    *names: str,
+    follow: FollowOption = None,
+    since: SinceOption = None,
+    tail: Annotated[
+        int | None, Parameter(name=["--tail", "-n"], help="How many of the last events. Default: all.")
+    ] = None,
+    home: HomeOption = None,
+    json: JsonOption = False,
+) -> int:
+    """Show what the daemon did and saw: every start, exit, verdict and restart, with its reason.
+
+    **Examples**
+
+        stigmer server events --since 1h
+        stigmer server events workflow-runner -f
+        stigmer server events --json | jq 'select(.event == "exited")'
+
+    Parameters
+    ----------
+    names
+        Only events of these components.
+    """
+    from stigmerd.cli import events as group
+
+    return group.events(names, follow=bool(follow), since=since, tail=tail, home=home, as_json=json)
+
+
+@server.command(alias="why")
+def explain(name: str, /, *, home: HomeOption = None, json: JsonOption = False) -> int:
+    """Explain a component's last failure: what was seen, why, and what happens next.
+
+    **Examples**
+
+        stigmer server explain workflow-runner
+
+    Parameters
+    ----------
+    name
+        The component.
+    """
+    from stigmerd.cli import explain as group
+
+    return group.explain(name, home=home, as_json=json)
+
+
+@server.command
+def reload(
+    *,
+    dry_run: Annotated[
+        bool, Parameter(name="--dry-run", negative="", help="Only tell what would change.")
+    ] = False,
+    home: HomeOption = None,
+    json: JsonOption = False,
+) -> int:
+    """Apply a changed configuration. Everything is checked before anything is touched.
+
+    **Examples**
+
+        stigmer server reload --dry-run
+    """
+    from stigmerd.cli import lifecycle
+
+    return lifecycle.reload(dry_run=dry_run, home=home, as_json=json)
+
+
+@server.command
+def check(file: str | None = None, /, *, home: HomeOption = None, json: JsonOption = False) -> int:
+    """Check a configuration without a daemon, and name every error with its place.
+
+    **Examples**
+
+        stigmer server check ./stigmer.toml
+
+    Parameters
+    ----------
+    file
+        The configuration. Without: stigmer.toml in the home.
+    """
+    from stigmerd.cli import config
+
+    return config.check(file, home=home, as_json=json)
+
+
+@server.command
+def init(*, home: HomeOption = None) -> int:
+    """Write a commented stigmer.toml from what is installed here. Never overwrites one.
+
+    **Examples**
+
+        stigmer server init
+    """
+    from stigmerd.cli import config
+
+    return config.init(home=home)
+
+
+@server.command
+def schema() -> int:
+    """Print the JSON Schema of the configuration, for editors that complete and check.
+
+    **Examples**
+
+        stigmer server schema > stigmer.schema.json
+    """
+    from stigmerd.cli import config
+
+    return config.schema()
+
+
+@server.command
+def doctor(*, home: HomeOption = None, json: JsonOption = False) -> int:
+    """Check home, permissions, socket, Docker, ports, limits and platform, and say what to do.
+
+    **Examples**
+
+        stigmer server doctor
+    """
+    from stigmerd.cli import doctor as group
+
+    return group.doctor(home=home, as_json=json)
+
+
+@app.command(name="completion", show=True)
+def completion(shell: Literal["bash", "zsh", "fish"], /) -> int:
+    """Print the completion script of a shell.
+
+    **Examples**
+
+        stigmer completion bash > ~/.local/share/bash-completion/completions/stigmer
+
+    Parameters
+    ----------
+    shell
+        The shell to complete in.
+    """
+    sys.stdout.write(app.generate_completion(shell=shell))
+    return 0

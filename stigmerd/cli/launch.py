@@ -1,0 +1,122 @@
+"""Starts the daemon in the background, and tells who answers in the end.
+
+Twenty ``stigmer server start`` at once lead to one daemon: whoever launches holds a lock on the
+home's folder, and the others find the daemon answering when it is their turn.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import IO
+
+from stigmerd.adapters.store import Home, HomeError
+from stigmerd.cli.errors import FAILED, USAGE, CommandError
+from stigmerd.cli.escape import escape, escape_line
+from stigmerd.cli.reach import HELLO_TIMEOUT, daemon_log, open_client
+from stigmerd.control.client import DaemonAbsentError, DaemonSilentError, connect
+
+POLL = 0.02
+"""Seconds between two looks whether the new daemon answers."""
+
+ANSWER_TIMEOUT = 30.0
+"""Seconds in which a new daemon has to answer or to end: a hung home must not hang the operator."""
+
+SHOWN_ERROR = 4000
+"""Characters of a daemon's last words that are shown."""
+
+
+def is_answering(home: Home) -> bool:
+    """Whether a daemon of this home says hello.
+
+    Raises:
+        DaemonSilentError: there is one and it does not.
+    """
+    try:
+        with open_client(home, any_protocol=True):  # whoever goes on to talk to it is told both versions
+            return True
+    except DaemonAbsentError:
+        return False
+
+
+def ensure_daemon(home: Home, config: str | None) -> bool:
+    """Make sure that a daemon of this home answers. Returns False where one did already.
+
+    Raises:
+        CommandError: it could not be started; the message is what it said itself.
+        DaemonSilentError: there is one, and it does not answer.
+    """
+    if is_answering(home):
+        return False
+    try:
+        home.prepare()
+    except HomeError as exc:
+        raise CommandError(escape_line(str(exc))) from exc
+    with _launching(home):
+        return not is_answering(home) and _launch(home, config)
+
+
+@contextmanager
+def _launching(home: Home) -> Iterator[None]:
+    """Wait for our turn to launch a daemon for this home. The kernel ends the turn of whoever dies."""
+    folder = os.open(home.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(folder)
+
+
+def _launch(home: Home, config: str | None) -> bool:
+    """Start a daemon and wait until one answers. Returns whether it is the new one."""
+    command = [sys.executable, "-P", "-m", "stigmerd", "--home", home.path]
+    if config is not None:
+        command += ["--config", os.path.abspath(config)]
+    with tempfile.TemporaryFile() as said:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=said,
+            stderr=said,
+            cwd="/",  # not to hold the operator's folder, which may be unmounted later
+            env={**os.environ, "STIGMERD_BACKGROUND": "1"},
+            start_new_session=True,
+        )
+        deadline = time.monotonic() + ANSWER_TIMEOUT
+        while time.monotonic() < deadline:
+            code = process.poll()
+            if _answers_now(home):
+                process.returncode = code or 0  # a living one is not ours to wait for any more
+                return code is None
+            if code is not None and not home.is_taken():
+                raise _start_failed(code, said)
+            time.sleep(POLL)
+    process.returncode = 0
+    raise CommandError(
+        f"The daemon does not answer {ANSWER_TIMEOUT:g} s after its start (pid {process.pid}). "
+        f"Look at its log: {daemon_log(home)}"
+    )
+
+
+def _answers_now(home: Home) -> bool:
+    """Whether a daemon says hello this instant: at a start, one that does not yet is no news."""
+    try:
+        with connect(home.path, timeout=HELLO_TIMEOUT, any_protocol=True):
+            return True
+    except (DaemonAbsentError, DaemonSilentError):
+        return False
+
+
+def _start_failed(code: int, said: IO[bytes]) -> CommandError:
+    """What the daemon said before it ended, as the error of this command."""
+    said.seek(0)
+    words = escape(said.read().decode("utf-8", "backslashreplace")[-SHOWN_ERROR:]).strip()
+    if not words:
+        words = f"The daemon ended at once, with {'signal' if code < 0 else 'code'} {abs(code)}, and said nothing."
+    return CommandError(words, USAGE if code == USAGE else FAILED)

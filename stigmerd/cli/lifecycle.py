@@ -1,0 +1,435 @@
+"""``start``, ``stop``, ``restart``, ``signal``, ``wait``, ``reload``: what changes the stack."""
+
+from __future__ import annotations
+
+import json
+import signal as signals
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import msgspec
+
+from stigmerd.adapters.store import EventTail, Home, read_events
+from stigmerd.cli.errors import FAILED, NOT_RUNNING, OK, CommandError, check_names, usage_error
+from stigmerd.cli.escape import escape, escape_line
+from stigmerd.cli.launch import ensure_daemon
+from stigmerd.cli.progress import TICK, Progress, call_and_show, shown
+from stigmerd.cli.reach import (
+    daemon_log,
+    explained,
+    fetch_status,
+    find_home,
+    hint,
+    open_client,
+    other_protocol,
+    parse_seconds,
+    reached,
+    to_document,
+)
+from stigmerd.cli.status import known_names, print_status
+from stigmerd.control.client import Client, ConnectionLostError, DeadlinePassedError, RemoteError
+from stigmerd.core.status import ComponentDocument, StatusDocument
+
+START_TIMEOUT = 60.0
+REPLACE_TIMEOUT = 30.0
+FAREWELL_TIMEOUT = 10.0
+"""Seconds in which a daemon that has stopped everything ends itself."""
+
+AT_REST = 1.5
+"""Seconds after which a component that a new daemon left stopped is taken to be so on purpose."""
+
+UP = frozenset({"running", "completed"})
+DOWN = frozenset({"stopped", "completed", "failed"})
+
+
+# start
+
+
+def start(
+    names: Sequence[str], *, home: str | None, config: str | None, timeout: str | None, quiet: bool, as_json: bool
+) -> int:
+    """Start the daemon and all, or the named components of a running one."""
+    place = find_home(home)
+    limit = parse_seconds(timeout, "--timeout")
+    if names:
+        if config is not None:
+            raise usage_error("--config is for the start of the daemon: leave the names out, or leave it out.")
+        return _ask_up(place, "start", names, {"timeout": limit}, quiet=quiet, as_json=as_json)
+    last = max((entry.seq for entry in read_events(place)[-1:]), default=0)
+    with explained(place):
+        is_new = ensure_daemon(place, config)
+    if not is_new:
+        return _already_running(place, config, as_json=as_json)
+    with shown(quiet=quiet or as_json) as progress, EventTail(place, last) as history:
+        missing = _wait_settled(place, history, progress, START_TIMEOUT if limit is None else limit)
+    return _conclude(place, missing, quiet=quiet, as_json=as_json)
+
+
+def _already_running(place: Home, config: str | None, *, as_json: bool) -> int:
+    with reached(place) as client:
+        document = fetch_status(client)
+    daemon = document.daemon
+    said = f"The daemon is running already (pid {daemon.pid if daemon else '?'}, home {escape_line(place.path)})."
+    if config is not None:
+        said += " Its configuration stays: apply a changed one with: " + hint("stigmer server reload", place)
+    (sys.stderr if as_json else sys.stdout).write(f"{said}\n")
+    print_status(document, as_json=as_json)
+    return OK
+
+
+def _wait_settled(place: Home, history: EventTail, progress: Progress, limit: float) -> dict[str, str]:
+    """Follow a new daemon until everything required is up or cannot be. Returns why not, by name.
+
+    A life counts once it has started, however soon it ends: the event history tells of those that
+    were up only between two snapshots.
+    """
+    began = time.monotonic()
+    has_run: set[str] = set()
+    document: StatusDocument | None = None
+    with reached(place) as client:
+        client.call("status.subscribe")
+        while time.monotonic() < began + limit:
+            try:
+                document = to_document(client.next_notification(time.monotonic() + TICK).params)
+                progress.show(document)
+            except DeadlinePassedError:
+                pass
+            has_run |= {entry.component or "" for entry in history.poll() if entry.event in UP}
+            if document is not None:
+                pending = _pending(document, has_run, is_late=time.monotonic() > began + AT_REST)
+                if not pending:
+                    break
+    if document is None:
+        raise CommandError(f"The daemon told no status within {limit:g} s. Look at its log: {daemon_log(place)}")
+    return {
+        component.name: _why_not_up(component, limit)
+        for component in _required(document)
+        if component.name not in has_run and component.state not in {*UP, "stopped"}
+    }
+
+
+def _required(document: StatusDocument) -> list[ComponentDocument]:
+    return [component for component in document.components if component.enabled and not component.optional]
+
+
+def _pending(document: StatusDocument, has_run: set[str], *, is_late: bool) -> list[str]:
+    """The required components that may still come up by themselves."""
+    settled = {*UP, "failed", *(["stopped"] if is_late else [])}
+    pending = [c for c in _required(document) if c.name not in has_run and c.state not in settled]
+    if any(component.state == "failed" for component in _required(document)):
+        pending = [component for component in pending if component.state != "waiting"]  # for the failed one
+    return [component.name for component in pending]
+
+
+def _why_not_up(component: ComponentDocument, limit: float) -> str:
+    reason = component.reason or component.last_error or ""
+    if component.state == "failed":
+        return reason
+    return f"not up after {limit:g} s{f': {reason}' if reason else ''}"
+
+
+def _conclude(place: Home, missing: dict[str, str], *, quiet: bool, as_json: bool) -> int:
+    """Show where everything stands, then name what did not come up, why, and its log."""
+    with reached(place) as client:
+        document = fetch_status(client)
+    if not quiet or as_json:
+        print_status(document, as_json=as_json)
+    sys.stdout.flush()
+    by_name = {component.name: component for component in document.components}
+    for name, why in missing.items():
+        component = by_name.get(name)
+        sys.stderr.write(f"{_complaint(name, component.state if component else 'gone', why, component)}\n")
+    return FAILED if missing else OK
+
+
+def _complaint(name: str, state: str, why: str, component: ComponentDocument | None) -> str:
+    """One line about a component that is not as was asked; it ends with the path of its log."""
+    log = component.log if component else ""
+    text = f"{name} is {state}{f': {why}' if why else ''}"
+    if log and not text.rstrip(".").endswith(log):
+        text = f"{text.rstrip('.')}. Log: {log}"
+    return escape_line(text)
+
+
+# start NAME, stop, restart
+
+
+def _ask_up(
+    place: Home, method: str, names: Sequence[str], params: dict[str, Any], *, quiet: bool, as_json: bool
+) -> int:
+    """Have components started or restarted, and conclude from the daemon's answer."""
+    _check(place, names)
+    result = call_and_show(place, method, names, params, shown(quiet=quiet or as_json))
+    answers = _answers(result)
+    missing = {answer.name: answer.message for answer in answers if not answer.ok}
+    if as_json:
+        sys.stdout.write(json.dumps(result) + "\n")
+        _complain(place, missing)
+        return FAILED if missing else OK
+    return _conclude(place, missing, quiet=quiet, as_json=False)
+
+
+def _complain(place: Home, missing: dict[str, str]) -> None:
+    if missing:
+        _conclude(place, missing, quiet=True, as_json=False)
+
+
+def _check(place: Home, names: Sequence[str]) -> None:
+    """Refuse unknown names before anything is done."""
+    with reached(place) as client:
+        if names:
+            fetch_status(client, names)
+
+
+class _Answer(msgspec.Struct, frozen=True):
+    """What the daemon says of one component after an operation."""
+
+    name: str
+    state: str = ""
+    ok: bool = False
+    message: str = ""
+    survivors: tuple[int, ...] = ()
+
+
+def _answers(result: dict[str, Any]) -> list[_Answer]:
+    return msgspec.convert(result.get("components", []), list[_Answer])
+
+
+def restart(
+    names: Sequence[str], *, home: str | None, timeout: str | None, now: bool, quiet: bool, as_json: bool
+) -> int:
+    """Stop and start components at once."""
+    params = {"timeout": parse_seconds(timeout, "--timeout"), "now": now or None}
+    return _ask_up(find_home(home), "restart", names, params, quiet=quiet, as_json=as_json)
+
+
+def stop(
+    names: Sequence[str], *, home: str | None, timeout: str | None, now: bool, quiet: bool, as_json: bool
+) -> int:
+    """Stop components, or everything and the daemon."""
+    place = find_home(home)
+    limit = parse_seconds(timeout, "--timeout")
+    params = {"timeout": limit, "now": now or None}
+    try:
+        with reached(place, any_protocol=not names) as client:
+            pid = client.server_pid
+            mismatch = other_protocol(client)
+            if names:
+                fetch_status(client, names)
+    except CommandError as exc:
+        if exc.exit_code != NOT_RUNNING:
+            raise
+        return _stop_without_daemon(place, names, 0.0 if now else limit, quiet=quiet)
+    if mismatch is not None:
+        sys.stderr.write(f"{mismatch}\n")
+    if mismatch is not None or not names:
+        return _shut_down(place, pid, params, quiet=quiet or mismatch is not None, as_json=as_json)
+    result = call_and_show(place, "stop", names, params, shown(quiet=quiet or as_json))
+    return _conclude_stop(result, quiet=quiet, as_json=as_json)
+
+
+def _shut_down(place: Home, pid: object, params: dict[str, Any], *, quiet: bool, as_json: bool) -> int:
+    result = call_and_show(place, "shutdown", (), params, shown(quiet=quiet or as_json))
+    code = _conclude_stop(result, quiet=quiet, as_json=as_json)
+    deadline = time.monotonic() + FAREWELL_TIMEOUT
+    while place.is_taken():
+        if time.monotonic() > deadline:
+            raise CommandError(f"The daemon (pid {pid}) has stopped everything and does not end: kill {pid}")
+        time.sleep(TICK / 2)
+    if not quiet and not as_json:
+        sys.stdout.write("The daemon has stopped.\n")
+    return code
+
+
+def _conclude_stop(result: dict[str, Any], *, quiet: bool, as_json: bool) -> int:
+    """Say what has stopped, which dependents go on, and what could not be killed."""
+    answers = _answers(result)
+    if as_json:
+        sys.stdout.write(json.dumps(result) + "\n")
+    for answer in answers:
+        text = f"{answer.name}: {answer.state}{f' ({answer.message})' if answer.message else ''}"
+        if not answer.ok:
+            alive = ", ".join(map(str, answer.survivors))
+            sys.stderr.write(escape_line(f"{text}{f'. Still alive: {alive}' if alive else ''}") + "\n")
+        elif not quiet and not as_json:
+            sys.stdout.write(escape_line(text) + "\n")
+    return OK if all(answer.ok for answer in answers) else FAILED
+
+
+def _stop_without_daemon(place: Home, names: Sequence[str], grace: float | None, *, quiet: bool) -> int:
+    """End what a dead daemon left behind: only processes that provably are of this home."""
+    from stigmerd.adapters.identity import end_strays_blocking, find_ours
+
+    known = known_names(place)
+    if names and known:
+        check_names(names, known)
+    if names and any(found.component not in names for found in find_ours(place.path)):
+        raise CommandError(
+            f"The daemon is not running, but processes of it are (home {escape_line(place.path)}). Start it "
+            f"with: {hint('stigmer server start', place)}, or end all with: {hint('stigmer server stop', place)}"
+        )
+    strays = end_strays_blocking(place.path, 10.0 if grace is None else grace)
+    for stray in strays:
+        pids = ", ".join(map(str, stray.pids))
+        if not stray.gone:
+            sys.stderr.write(escape_line(f"{stray.component} cannot be killed: still alive: {pids}") + "\n")
+        elif not quiet:
+            sys.stdout.write(escape_line(f"Ended {stray.component}, left by a dead daemon ({pids})") + "\n")
+    if not all(stray.gone for stray in strays):
+        return FAILED
+    return OK if quiet else _say_nothing_runs(place)
+
+
+# restart --daemon
+
+
+def restart_daemon(*, home: str | None, timeout: str | None) -> int:
+    """Replace the daemon's program, and wait until the new one answers."""
+    place = find_home(home)
+    limit = parse_seconds(timeout, "--timeout")
+    with reached(place) as client:
+        before = fetch_status(client).daemon
+        try:
+            client.call("reexec")
+        except ConnectionLostError:
+            pass  # the old program has gone before it could answer
+        except RemoteError as exc:
+            raise CommandError(f"The daemon was not replaced and goes on as it is: {escape(exc.message)}") from exc
+    deadline = time.monotonic() + (REPLACE_TIMEOUT if limit is None else limit)
+    while time.monotonic() < deadline:
+        with reached(place) as client:
+            after = fetch_status(client).daemon
+        if after is not None and before is not None and after.started_at != before.started_at:
+            sys.stdout.write(
+                f"The daemon was replaced: stigmerd {escape_line(after.version)}, pid {after.pid}. "
+                "No component was touched.\n"
+            )
+            return OK
+        time.sleep(TICK)
+    raise CommandError(f"The daemon was asked to replace itself and has not. Look at its log: {daemon_log(place)}")
+
+
+# signal
+
+
+def signal(name: str, names: Sequence[str], *, home: str | None) -> int:
+    """Send a signal to the leaders of components."""
+    full = name.upper() if name.upper().startswith("SIG") else f"SIG{name.upper()}"
+    if full not in signals.Signals.__members__:
+        raise usage_error(f"There is no signal {escape_line(name)!r}. Name one, such as HUP or SIGUSR1.")
+    if full in {"SIGKILL", "SIGSTOP"}:
+        raise usage_error(f"{full} is not sent this way: use stigmer server stop.")
+    if not names:
+        raise usage_error(f"Name the components to send {full} to.")
+    place = find_home(home)
+    with reached(place) as client:
+        fetch_status(client, names)
+        answers = _answers(client.call("signal", names=list(names), signal=full))
+    for answer in answers:
+        said = f"{answer.name}: {full} sent" if answer.ok else f"{answer.name}: {answer.message or answer.state}"
+        (sys.stdout if answer.ok else sys.stderr).write(f"{escape_line(said)}\n")
+    return OK if all(answer.ok for answer in answers) else FAILED
+
+
+# wait
+
+
+def wait(names: Sequence[str], *, condition: str, home: str | None, timeout: str | None) -> int:
+    """Wait for a condition. 1 when the time is over, or at once when a component has failed."""
+    place = find_home(home)
+    limit = parse_seconds(timeout, "--timeout")
+    limit = START_TIMEOUT if limit is None else limit
+    deadline = time.monotonic() + limit
+    left: list[ComponentDocument] = []
+    while time.monotonic() < deadline:
+        try:
+            with explained(place), open_client(place) as client:
+                left = _wait_connected(client, names, condition, deadline)
+            if not left:
+                return OK
+        except CommandError as exc:
+            if exc.exit_code == NOT_RUNNING and condition == "stopped":
+                if names:
+                    check_names(names, known_names(place) or names)
+                return _say_nothing_runs(place)
+            if not isinstance(exc.__cause__, ConnectionLostError):
+                raise
+    for component in left:
+        why = component.reason or component.last_error or ""
+        text = f"not {condition} after {limit:g} s{f': {why}' if why else ''}"
+        sys.stderr.write(_complaint(component.name, component.state, text, component) + "\n")
+    return FAILED
+
+
+def _say_nothing_runs(place: Home) -> int:
+    sys.stdout.write(f"The daemon is not running: nothing of it is up (home {escape_line(place.path)}).\n")
+    return OK
+
+
+def _wait_connected(
+    client: Client, names: Sequence[str], condition: str, deadline: float
+) -> list[ComponentDocument]:
+    """Wait on one connection. Returns what is not as asked when the time is over.
+
+    Raises:
+        CommandError: a component has failed, or there is none of a name.
+        ConnectionLostError: the daemon ended, or was replaced.
+    """
+    fetch_status(client, names)
+    client.call("status.subscribe")
+    left: list[ComponentDocument] = []
+    while True:
+        try:
+            document = to_document(client.next_notification(deadline).params)
+        except DeadlinePassedError:
+            return left
+        chosen = _chosen(document, names, condition)
+        for component in chosen:
+            if component.state == "failed" and condition != "stopped":
+                why = component.reason or component.last_error or ""
+                raise CommandError(_complaint(component.name, "failed", why, component))
+        left = [component for component in chosen if not _is_so(component, condition)]
+        if not left:
+            return left
+
+
+def _chosen(document: StatusDocument, names: Sequence[str], condition: str) -> list[ComponentDocument]:
+    if names:
+        return [component for component in document.components if component.name in names]
+    return list(document.components) if condition == "stopped" else _required(document)
+
+
+def _is_so(component: ComponentDocument, condition: str) -> bool:
+    if condition == "stopped":
+        return component.state in DOWN and component.pid is None
+    if component.state == "completed":
+        return True
+    return component.state == "running" and (condition == "running" or component.ready)
+
+
+# reload
+
+
+def reload(*, dry_run: bool, home: str | None, as_json: bool) -> int:
+    """Apply a changed configuration, or tell what would change."""
+    place = find_home(home)
+    with reached(place) as client:
+        plan = client.call("reload", dry_run=dry_run or None)
+    if as_json:
+        sys.stdout.write(json.dumps(plan) + "\n")
+        return OK
+    lines = [*_plan_lines(plan, dry_run=dry_run)]
+    sys.stdout.write("".join(f"{escape_line(text)}\n" for text in lines) or "Nothing has changed.\n")
+    return OK
+
+
+def _plan_lines(plan: dict[str, Any], *, dry_run: bool) -> Iterator[str]:
+    """What a reload did, or would do, to each component."""
+    restarted = set(plan.get("restarted", []))
+    done = {"added": "added", "removed": "stopped and removed", "restarted": "restarted", "changed": "changed in place"}
+    for key, verb in done.items():
+        for name in plan.get(key, []):
+            if key != "changed" or name not in restarted:
+                yield f"{name}: {'would be ' if dry_run else ''}{verb}"

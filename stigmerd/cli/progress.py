@@ -1,0 +1,133 @@
+"""Shows long work while it goes on: a live table on a terminal, a line per change elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, Protocol
+
+from stigmerd.adapters.store import Home
+from stigmerd.cli.escape import escape_line
+from stigmerd.cli.paint import cut_line, line, paint, screen_width, to_rich, wants_colour
+from stigmerd.cli.reach import explained, narrow, open_client, to_document
+from stigmerd.cli.render import remarks, symbol_of, table
+from stigmerd.control.client import ConnectionLostError, ControlError, DeadlinePassedError
+from stigmerd.core.status import ComponentDocument, StatusDocument
+
+TICK = 0.05
+"""Seconds between two looks whether the answer is there."""
+
+
+class Progress(Protocol):
+    """Where snapshots go."""
+
+    def show(self, document: StatusDocument) -> None:
+        """Show how things are now."""
+        ...
+
+
+class Silence:
+    """Shows nothing: for ``--quiet`` and ``--json``."""
+
+    def show(self, document: StatusDocument) -> None:
+        """Show nothing."""
+
+
+class Lines:
+    """A line for each component whose state has changed since it was last shown."""
+
+    def __init__(self) -> None:
+        self._seen: dict[str, tuple[str, str]] = {}
+
+    def show(self, document: StatusDocument) -> None:
+        """Print what has changed."""
+        for component in document.components:
+            now = (component.state, component.reason)
+            if self._seen.get(component.name) != now:
+                self._seen[component.name] = now
+                self._print(component)
+        sys.stdout.flush()
+
+    def _print(self, component: ComponentDocument) -> None:
+        said = f" {escape_line(component.name)} {escape_line(component.state)}"
+        why = remarks(component, time.time())[:1]
+        spans = line(symbol_of(component), said, ": " if why else "", *(why[0] if why else ()))
+        sys.stdout.write(paint([spans], colour=wants_colour(sys.stdout)))
+
+
+class Table:
+    """The status table, redrawn in place."""
+
+    def __init__(self, update: Callable[[Any], None]) -> None:
+        self._update = update
+
+    def show(self, document: StatusDocument) -> None:
+        """Redraw."""
+        width = screen_width(sys.stdout)
+        rows = table(document.components, now=time.time(), width=width)
+        self._update(to_rich([cut_line(spans, width) for spans in rows]))
+
+
+@contextmanager
+def shown(*, quiet: bool) -> Iterator[Progress]:
+    """The progress display that fits stdout; what it drew in place is gone at the end of the block."""
+    if quiet:
+        yield Silence()
+    elif sys.stdout.isatty():
+        from rich.console import Console
+        from rich.live import Live
+
+        with Live(console=Console(), transient=True, refresh_per_second=8) as live:
+            yield Table(live.update)
+    else:
+        yield Lines()
+
+
+class _Call(threading.Thread):
+    """One request on a connection of its own, so that snapshots can be shown while it is worked on."""
+
+    def __init__(self, home: Home, method: str, params: dict[str, Any]) -> None:
+        super().__init__(daemon=True)  # Ctrl-C ends the waiting, not the work
+        self._home, self._method, self._params = home, method, params
+        self._result: dict[str, Any] = {}
+        self._error: ControlError | None = None
+
+    def run(self) -> None:
+        try:
+            with open_client(self._home, any_protocol=self._method == "shutdown") as client:
+                self._result = client.call(self._method, **self._params)
+        except ControlError as exc:
+            self._error = exc
+
+    def result(self) -> dict[str, Any]:
+        """The answer, or the error that came instead."""
+        self.join()
+        if self._error is not None:
+            raise self._error
+        return self._result
+
+
+def call_and_show(
+    home: Home, method: str, names: Sequence[str], params: dict[str, Any], display: AbstractContextManager[Progress]
+) -> dict[str, Any]:
+    """Have the daemon do something, and show how it goes until it answers.
+
+    Raises:
+        CommandError: it was refused, or the daemon ended before it was done.
+    """
+    call = _Call(home, method, {**params, "names": list(names)} if names else params)
+    with explained(home), open_client(home, any_protocol=method == "shutdown") as watcher, display as progress:
+        watcher.call("status.subscribe")
+        call.start()
+        while call.is_alive():
+            try:
+                notification = watcher.next_notification(time.monotonic() + TICK)
+            except DeadlinePassedError:
+                continue
+            except ConnectionLostError:
+                break  # at the end of a shutdown; the answer says the rest
+            progress.show(narrow(to_document(notification.params), names))
+        return call.result()

@@ -1,0 +1,78 @@
+"""``status``: the stack at a glance, from the daemon, or as a dead daemon left it.
+
+On the fast path: nothing heavy is imported here.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+
+import msgspec
+
+from stigmerd.adapters.store import Home, read_state
+from stigmerd.cli.errors import FAILED, NOT_RUNNING, OK, CommandError, check_names
+from stigmerd.cli.paint import paint, screen_width, wants_colour
+from stigmerd.cli.reach import fetch_status, find_home, not_running, reached
+from stigmerd.cli.render import render_status
+from stigmerd.cli.times import parse_rfc3339
+from stigmerd.core.record import ComponentRecord
+from stigmerd.core.status import ComponentDocument, StatusDocument
+
+
+def status(names: Sequence[str], *, home: str | None, verbose: bool, as_json: bool) -> int:
+    """Print the status. 0: healthy; 1: not; 3: no daemon, and these are the last known states."""
+    place = find_home(home)
+    try:
+        with reached(place) as client:
+            document = fetch_status(client, names, verbose=verbose)
+    except CommandError as exc:
+        if exc.exit_code != NOT_RUNNING:
+            raise
+        print_status(last_known(place, names), verbose=verbose, as_json=as_json)
+        raise
+    print_status(document, verbose=verbose, as_json=as_json)
+    return OK if document.healthy else FAILED
+
+
+def print_status(document: StatusDocument, *, verbose: bool = False, as_json: bool = False) -> None:
+    """Write the document to stdout, as JSON or as a table that fits the terminal."""
+    if as_json:
+        sys.stdout.write(msgspec.json.encode(document).decode() + "\n")
+        return
+    if not document.components and document.daemon is None:
+        return  # there is nothing to show, and the error says why
+    lines = render_status(document, now=time.time(), width=screen_width(sys.stdout), verbose=verbose)
+    sys.stdout.write(paint(lines, colour=wants_colour(sys.stdout)))
+
+
+def last_known(home: Home, names: Sequence[str] = ()) -> StatusDocument:
+    """The status as a daemon that is gone left it, with a look at which processes are still alive.
+
+    Raises:
+        CommandError: a name that the state does not know.
+    """
+    records = read_state(home).components
+    if not records:
+        raise not_running(home)
+    check_names(names, records)
+    shown = [record for name, record in records.items() if not names or name in names]
+    return StatusDocument(daemon=None, healthy=False, components=tuple(_as_last_seen(record) for record in shown))
+
+
+def _as_last_seen(record: ComponentRecord) -> ComponentDocument:
+    from stigmerd.adapters.identity import is_alive
+
+    identity = record.identity
+    alive = is_alive(identity) if identity is not None and identity.pid is not None else False
+    if identity is not None and identity.container_id is not None:
+        return msgspec.structs.replace(record.shown, uptime=None)  # only the Docker Engine could tell
+    started = parse_rfc3339(record.shown.started_at) if alive else None
+    uptime = round(max(0.0, time.time() - started), 3) if started is not None else None
+    return msgspec.structs.replace(record.shown, alive=alive, uptime=uptime)
+
+
+def known_names(home: Home) -> list[str]:
+    """The components that the state knows, in its order: what works without a daemon."""
+    return list(read_state(home).components)

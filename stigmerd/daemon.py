@@ -1,0 +1,621 @@
+"""The daemon: one process that puts the parts together, for one home. It decides nothing itself.
+
+In order: the home is taken, the configuration read, the last daemon's state loaded, what nobody
+claims ended, what is claimed adopted, the rest started, and operators answered until the end.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal as signals
+import socket
+import sys
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+import msgspec
+import trio
+
+from stigmerd import __version__
+from stigmerd.adapters import identity, probes, spawn
+from stigmerd.adapters.containers import ContainersOnDemand
+from stigmerd.adapters.output import LogFiles, tail_lines
+from stigmerd.adapters.platform import Platform
+from stigmerd.adapters.ports import PortWatch
+from stigmerd.adapters.process import ProcessLauncher
+from stigmerd.adapters.reaper import Children, reap_orphans
+from stigmerd.adapters.store import EventFiles, Home, StateFiles
+from stigmerd.config.load import is_stale, load_stack
+from stigmerd.config.presets import AGENT_IMAGE
+from stigmerd.config.problems import ConfigError
+from stigmerd.control.handlers import Hello
+from stigmerd.control.protocol import PROTOCOL
+from stigmerd.control.server import ControlServer, ControlSocketError
+from stigmerd.core.explain import build_report
+from stigmerd.core.lifecycle import Phase
+from stigmerd.core.order import Change, difference
+from stigmerd.core.record import DaemonRecord
+from stigmerd.core.spec import StackSpec
+from stigmerd.core.status import (
+    ComponentDocument,
+    DaemonDocument,
+    StatusDocument,
+    is_stack_healthy,
+    to_plain,
+)
+from stigmerd.daemon_log import FileHandler, log_entry, set_level
+from stigmerd.engine.board import View
+from stigmerd.engine.journal import rfc3339
+from stigmerd.engine.operations import Answer, EventFeed, Refusal, RefusedError
+from stigmerd.engine.ports import Life, World
+from stigmerd.engine.restore import afresh, restored_view
+from stigmerd.engine.supervisor import Supervisor
+
+MAINTENANCE_PERIOD = 0.25
+"""Seconds between two looks at the size of the logs."""
+
+CHECKPOINT_EVERY = 4
+"""Maintenance rounds between two writes of the state: at most one fsync a second."""
+
+ANSWER_BOUND = 1.0
+"""Seconds that the last answers have to reach their operators."""
+
+USAGE_BOUND = 1.0
+"""Seconds for looking at what a component uses."""
+
+CHECK_BOUND = 30.0
+"""Seconds for a new program to load the configuration before the daemon becomes it."""
+
+TAIL = 20
+"""Lines of output in an explanation."""
+
+SAME_SIGNAL = 0.1
+"""Seconds in which two signals are one request: timeout(1) signals its child and its group."""
+
+FORBIDDEN_SIGNALS = frozenset({"SIGKILL", "SIGSTOP"})
+
+log = logging.getLogger("stigmerd")
+
+
+class SystemClock:
+    """The instants that mean something outside this process."""
+
+    def wall(self) -> float:
+        """Seconds since the epoch."""
+        return time.time()
+
+    def boot(self) -> float:
+        """Seconds of CLOCK_BOOTTIME; where there is none, of the clock that comes nearest."""
+        return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+
+
+INHERITANCE = "STIGMERD_INHERITANCE"
+"""Private to the daemon: what a program that replaced itself hands to its successor."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inheritance:
+    """Descriptors of the lock and of the listening socket, and the soft limit that children get."""
+
+    lock: int
+    listener: int
+    nofile: int | None
+
+    def to_text(self) -> str:
+        """As the value of an environment variable."""
+        return f"{self.lock},{self.listener},{self.nofile or 0}"
+
+    @classmethod
+    def from_text(cls, text: str) -> Inheritance:
+        """The other way round."""
+        lock, listener, nofile = map(int, text.split(","))
+        return cls(lock=lock, listener=listener, nofile=nofile or None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Start:
+    """How this daemon was started.
+
+    ``environment`` is the daemon's own as it was at the start, less what is private to it.
+    ``children_nofile`` is the soft limit of descriptors that children get. ``listener`` was
+    inherited from the program that this process was before. ``arguments`` are the command line's.
+    """
+
+    home: Home
+    config: str | None
+    log_format: str
+    log_level: str | None
+    environment: Mapping[str, str]
+    children_nofile: int | None
+    lock: int
+    listener: socket.socket | None = None
+    arguments: tuple[str, ...] = ()
+
+
+class StartError(Exception):
+    """The daemon cannot start. The message is for whoever started it; ``code`` is its exit code."""
+
+    def __init__(self, message: str, code: int = 1) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class Daemon:
+    """Answers the control channel for one home, over one supervisor."""
+
+    def __init__(self, start: Start, logs: LogFiles, own_log: FileHandler) -> None:
+        self._start = start
+        self._logs = logs
+        self._own_log = own_log
+        self._clock = SystemClock()
+        self._began = trio.current_time()
+        self._began_at = rfc3339(self._clock.wall())
+        self._state = StateFiles(start.home)
+        self._loaded = self._state.load()
+        self._config = start.config or self._remembered_config()
+        self._stack = StackSpec()
+        self._is_stale = False
+        self._reload_problem = ""
+        self._reloading = False
+        self._end = trio.Event()
+        self._shutdown_begun = False
+        self._reexec = False
+        self._survivors: tuple[int, ...] = ()
+
+    # From start to end.
+
+    async def run(self) -> int:
+        """Supervise until asked to end, and return the exit code.
+
+        Raises:
+            StartError: nothing was started or touched.
+        """
+        numbers = (signals.SIGTERM, signals.SIGINT, signals.SIGHUP)
+        with trio.open_signal_receiver(*numbers) as arrivals, self._make_server() as server:
+            async with trio.open_nursery() as nursery:
+                await self._set_up(nursery)
+                nursery.start_soon(server.serve)
+                nursery.start_soon(self._heed, arrivals)
+                await self._end.wait()
+                with trio.move_on_after(ANSWER_BOUND):
+                    await server.wait_answered()
+                nursery.cancel_scope.cancel()  # ends what waits, and no component
+            if self._reexec:
+                await self._save(clean=False)
+                self._become_next(server.listener)
+            await self._save(clean=not self._survivors)
+        return 1 if self._survivors else 0
+
+    def _make_server(self) -> ControlServer:
+        hello = Hello(version=__version__, pid=os.getpid())
+        run_dir, listener = self._start.home.run, self._start.listener
+        try:
+            return ControlServer(run_dir, self, hello, on_problem=_log_problem, listener=listener)
+        except ControlSocketError as exc:
+            raise StartError(str(exc)) from exc
+
+    async def _set_up(self, nursery: trio.Nursery) -> None:
+        start, home = self._start, self._start.home
+        boot_id = identity.boot_id()
+        self._containers = ContainersOnDemand(
+            nursery,
+            home=home.path,
+            boot_id=boot_id,
+            environment=start.environment,
+            open_log=self._logs.open_for_child,
+            places=Path(home.state, "streams"),
+        )
+        self._stack = await self._load(self._config, must_exist=False)
+        set_level(start.log_level or self._stack.daemon.log_level)
+        crashed = self._is_continuing(boot_id)
+        self._refuse_other_config(crashed)
+        probes.preload(self._stack.components.values())
+        port_watch = PortWatch()
+        self._processes = ProcessLauncher(
+            home=home.path,
+            environment=start.environment,
+            platform=Platform.detect(home.path),
+            open_log=self._logs.open_for_child,
+            port_watch=port_watch,
+            children=Children(),
+            children_nofile=start.children_nofile,
+        )
+        world = World(
+            processes=self._processes,
+            containers=self._containers,
+            bind_probe=probes.ProbeFactory(),
+            ports=port_watch,
+            logs=self._logs,
+            events=(events := EventFiles(home, floor=self._loaded.last_seq)),
+            state=self._state,
+            clock=self._clock,
+            boot_id=boot_id,
+        )
+        self._events = events
+        self._remember(clean=False)
+        self._supervisor = Supervisor(self._stack.components, world, self._restored(crashed))
+        nursery.start_soon(self._log_events)
+        self._supervisor.journal.record("daemon_started", pid=os.getpid(), version=__version__)
+        for problem in self._loaded.problems:
+            log.warning("%s", problem)
+        await self._end_strays(crashed)
+        nursery.start_soon(reap_orphans, self._processes.children)
+        await nursery.start(self._supervisor.run)
+        nursery.start_soon(self._maintain)
+        nursery.start_soon(self._begin, crashed)
+
+    def _is_continuing(self, boot_id: str) -> bool:
+        """Whether the last daemon died, or replaced itself, on this boot, without an ordered stop."""
+        last = self._loaded.daemon
+        return last is not None and last.boot_id == boot_id and not last.clean
+
+    def _remembered_config(self) -> str | None:
+        """The path that a daemon which died was started with."""
+        last = self._loaded.daemon
+        return last.config if last is not None and not last.clean else None
+
+    def _refuse_other_config(self, crashed: bool) -> None:
+        last = self._loaded.daemon
+        if not crashed or last is None or self._stack.source == last.source:
+            return
+        alive = [r.name for r in self._loaded.components.values() if r.identity and identity.is_alive(r.identity)]
+        if alive and self._start.config is not None:
+            raise StartError(
+                f"of another configuration ({last.source or 'the reference stack'}) these still run: "
+                f"{', '.join(alive)}. End them with `stigmer server stop` first, or start without --config"
+            )
+
+    def _restored(self, crashed: bool) -> dict[str, View]:
+        views = {}
+        now, boot = trio.current_time(), self._clock.boot()
+        for name, record in self._loaded.components.items():
+            spec = self._stack.components.get(name)
+            if spec is None:
+                continue
+            log_path = self._logs.path(name)
+            views[name] = (
+                restored_view(record, spec, log_path, now, boot) if crashed else afresh(record, spec, log_path)
+            )
+        return views
+
+    async def _end_strays(self, crashed: bool) -> None:
+        """End what belongs to this home and what no record claims, before anything starts."""
+        claimed = {
+            record.identity.nonce
+            for name, record in self._loaded.components.items()
+            if crashed and record.identity is not None and name in self._stack.components
+        }
+        for stray in await self._processes.end_strays(claimed):
+            pids = ", ".join(map(str, stray.pids))
+            end = "ended" if stray.gone else "cannot be ended"
+            self._supervisor.journal.record(
+                "orphan_removed", component=stray.component, message=f"pid {pids} {end}", pids=list(stray.pids)
+            )
+        for name in self._loaded.components:
+            if name not in self._stack.components:
+                self._state.forget(name)
+
+    async def _begin(self, crashed: bool) -> None:
+        """Start what is enabled; after a crash, what is new, and anew what has another definition."""
+        known = self._loaded.components if crashed else {}
+        changed = [
+            name
+            for name, spec in self._stack.components.items()
+            if name in known and known[name].definition != spec.definition and known[name].wanted
+        ]
+        await self._supervisor.stop(changed, "reload")
+        fresh = [name for name, spec in self._stack.components.items() if spec.enabled and name not in known]
+        await self._supervisor.begin([*changed, *fresh], "reload" if crashed else None)
+
+    async def _heed(self, arrivals: AsyncIterator[int]) -> None:
+        """Do what signals ask for: an orderly end, a faster one, a reload."""
+        asked_at = float("inf")
+        async with trio.open_nursery() as nursery:
+            async for number in arrivals:
+                if number == signals.SIGHUP:
+                    nursery.start_soon(self._reload_by_signal)
+                elif not self._shutdown_begun:
+                    asked_at = trio.current_time()
+                    nursery.start_soon(self.shutdown)
+                elif trio.current_time() - asked_at > SAME_SIGNAL:
+                    nursery.start_soon(self._supervisor.hurry)
+
+    async def _reload_by_signal(self) -> None:
+        try:
+            await self.reload()
+        except RefusedError as exc:
+            log.error("%s", exc)
+
+    # Chores.
+
+    async def _maintain(self) -> None:
+        """Keep files within their limits and up to date, in a thread of its own."""
+        limiter = trio.CapacityLimiter(1)
+        count = 0
+        while True:
+            await trio.to_thread.run_sync(self._logs.rotate_due, abandon_on_cancel=True, limiter=limiter)
+            if count % CHECKPOINT_EVERY == 0:
+                await trio.to_thread.run_sync(self._checkpoint, abandon_on_cancel=True, limiter=limiter)
+                self._own_log.reopen()
+            count += 1
+            await trio.sleep(MAINTENANCE_PERIOD)
+
+    def _checkpoint(self) -> None:
+        self._events.flush()
+        self._state.checkpoint(last_seq=self._events.last_seq)
+        self._is_stale = is_stale(self._stack)
+
+    async def _save(self, *, clean: bool) -> None:
+        self._remember(clean=clean)
+        await trio.to_thread.run_sync(self._checkpoint)
+
+    def _remember(self, *, clean: bool) -> None:
+        self._state.set_daemon(
+            DaemonRecord(
+                pid=os.getpid(),
+                start_ticks=identity.start_ticks(os.getpid()),
+                boot_id=identity.boot_id(),
+                version=__version__,
+                started_at=self._began_at,
+                config=self._config,
+                source=self._stack.source,
+                log_format=self._start.log_format,
+                log_level=self._start.log_level,
+                clean=clean,
+            )
+        )
+
+    async def _log_events(self) -> None:
+        with self._supervisor.journal.watch(None) as feed:
+            while True:
+                _, entry = await feed.receive()
+                log_entry(entry)
+
+    # The configuration.
+
+    async def _load(self, path: str | None, *, must_exist: bool) -> StackSpec:
+        """Read the configuration in a thread.
+
+        Raises:
+            StartError: with every error in it.
+        """
+        home, environment = self._start.home.path, self._start.environment
+
+        def load(agent_in_container: bool) -> StackSpec:
+            return load_stack(
+                path,
+                home=home,
+                environ=environment,
+                agent_in_container=agent_in_container,
+                must_exist=must_exist,
+            )
+
+        try:
+            stack = await trio.to_thread.run_sync(load, False)
+            if stack.source is None and await self._containers.has_image(AGENT_IMAGE):
+                stack = await trio.to_thread.run_sync(load, True)
+        except ConfigError as exc:
+            raise StartError(str(exc), code=2) from exc
+        return stack
+
+    # The operations.
+
+    async def status(self, names: Sequence[str] = (), *, verbose: bool = False) -> StatusDocument:
+        """The status document."""
+        known = self._known(names)
+        usage: dict[str, ComponentDocument] = {}
+        documents = {name: self._document(name) for name in known}
+        if verbose:
+            async with trio.open_nursery() as looks:
+                for name in known:
+                    looks.start_soon(self._measure, documents[name], usage)
+        components = tuple(usage.get(name, documents[name]) for name in known)
+        return StatusDocument(
+            daemon=self._daemon_document(), healthy=is_stack_healthy(components), components=components
+        )
+
+    def _document(self, name: str) -> ComponentDocument:
+        component = self._supervisor.component(name)
+        document = component.view.to_document(trio.current_time(), self._clock.wall())
+        note = component.life.note if component.life is not None else ""
+        return document if document.reason or not note else msgspec.structs.replace(document, reason=note)
+
+    async def _measure(self, document: ComponentDocument, measured: dict[str, ComponentDocument]) -> None:
+        life = self._supervisor.component(document.name).life
+        if life is None:
+            return
+        with trio.move_on_after(USAGE_BOUND):
+            usage = await life.usage()
+            measured[document.name] = msgspec.structs.replace(
+                document, cpu_percent=usage.cpu_percent, memory_bytes=usage.memory_bytes
+            )
+
+    def _daemon_document(self) -> DaemonDocument:
+        return DaemonDocument(
+            pid=os.getpid(),
+            version=__version__,
+            protocol=PROTOCOL,
+            started_at=self._began_at,
+            uptime=round(trio.current_time() - self._began, 3),
+            home=self._start.home.path,
+            config=self._stack.source,
+            config_stale=self._is_stale,
+            problems=self._problems(),
+        )
+
+    def _problems(self) -> tuple[str, ...]:
+        impostors = [self._supervisor.component(name).impostor for name in self._supervisor.board.names()]
+        said = [
+            *self._loaded.problems,
+            self._reload_problem,
+            self._state.problem,
+            self._events.problem,
+            *self._logs.problems,
+            *impostors,
+        ]
+        return tuple(sentence for sentence in said if sentence)
+
+    async def start(self, names: Sequence[str] = (), *, timeout: float | None = None) -> tuple[Answer, ...]:
+        """Start components and wait for them; without names, all that are enabled."""
+        self._refuse_while_closing()
+        enabled = [name for name, spec in self._supervisor.specs.items() if spec.enabled]
+        return await self._supervisor.start(self._known(names) if names else enabled, "operator", timeout)
+
+    async def stop(
+        self, names: Sequence[str] = (), *, timeout: float | None = None, now: bool = False
+    ) -> tuple[Answer, ...]:
+        """Stop components."""
+        return await self._supervisor.stop(self._known(names), "operator", _cap(timeout, now))
+
+    async def restart(
+        self, names: Sequence[str] = (), *, timeout: float | None = None, now: bool = False
+    ) -> tuple[Answer, ...]:
+        """Restart components; without names, all that were wanted up or have failed."""
+        self._refuse_while_closing()
+        views = {name: self._supervisor.component(name).view for name in self._known(names)}
+        chosen = [n for n, v in views.items() if names or v.state.wanted or v.phase is Phase.FAILED]
+        return await self._supervisor.restart(chosen, "operator", timeout, 0.0 if now else None)
+
+    async def signal(self, names: Sequence[str], signal: str) -> tuple[Answer, ...]:
+        """Signal the leaders."""
+        name = signal.upper() if signal.upper().startswith("SIG") else f"SIG{signal.upper()}"
+        if name in FORBIDDEN_SIGNALS or name not in signals.Signals.__members__:
+            known = "`stop --now` kills" if name == "SIGKILL" else "give a name such as HUP or USR1"
+            raise RefusedError(Refusal.FAILED, f"{signal} cannot be sent: {known}")
+        return tuple([await self._signal_one(component, name) for component in self._known(names)])
+
+    async def _signal_one(self, name: str, signal: str) -> Answer:
+        component = self._supervisor.component(name)
+        life: Life | None = component.life
+        state = component.view.state.shown
+        if life is None or not life.is_alive():
+            return Answer(name=name, state=state, ok=False, message=f"not running: {state}")
+        await life.signal_leader(signal)
+        return Answer(name=name, state=state, ok=True)
+
+    async def reload(self, *, dry_run: bool = False) -> Change:
+        """Apply the changed configuration, or tell what would change."""
+        self._refuse_while_closing()
+        if self._reloading:
+            raise RefusedError(Refusal.BUSY, "another reload is under way")
+        self._reloading = True
+        try:
+            return await self._reload(dry_run)
+        finally:
+            self._reloading = False
+
+    async def _reload(self, dry_run: bool) -> Change:
+        try:
+            stack = await self._load(self._config, must_exist=self._stack.source is not None)
+        except StartError as exc:
+            if not dry_run:
+                self._reload_problem = f"the configuration was not reloaded: {exc}"
+            raise RefusedError(Refusal.BAD_CONFIGURATION, str(exc)) from exc
+        change = difference(self._supervisor.specs, stack.components)
+        if dry_run:
+            return change
+        self._reload_problem = ""
+        probes.preload(stack.components.values())
+        self._stack, self._is_stale = stack, False
+        set_level(self._start.log_level or stack.daemon.log_level)
+        await self._supervisor.apply(stack.components, change)
+        self._remember(clean=False)
+        self._supervisor.journal.record(
+            "config_reloaded",
+            reason="reload",
+            added=list(change.added),
+            removed=list(change.removed),
+            changed=list(change.changed),
+            restarted=list(change.restarted),
+        )
+        return change
+
+    async def explain(self, name: str) -> dict[str, Any]:
+        """The report on a component's last failure."""
+        (known,) = self._known((name,))
+        everything = tuple(self._document(other) for other in self._supervisor.board.names())
+        document = self._document(known)
+        events = await trio.to_thread.run_sync(self._supervisor.journal.history, known)
+        lines = await trio.to_thread.run_sync(tail_lines, document.log, TAIL)
+        tail = [line.decode("utf-8", "backslashreplace") for line in lines]
+        report = build_report(document, everything, events, tail, self._clock.wall())
+        plain: dict[str, Any] = to_plain(report)
+        return plain
+
+    async def shutdown(self, *, timeout: float | None = None, now: bool = False) -> tuple[Answer, ...]:
+        """Stop everything, then let the daemon end. Asked again, it only becomes faster."""
+        cap = _cap(timeout, now)
+        if not self._shutdown_begun:
+            self._shutdown_begun = True
+            self._supervisor.journal.record("daemon_stopping", reason="shutdown")
+        elif cap == 0.0:
+            await self._supervisor.hurry()
+        answers = await self._supervisor.close(cap)
+        self._survivors = tuple(pid for answer in answers for pid in answer.survivors)
+        self._end.set()
+        return answers
+
+    async def reexec(self) -> None:
+        """Become the program that is installed now, once it has shown that it loads this configuration."""
+        self._refuse_while_closing()
+        command = [*self._command_line(), "--check"]
+        with trio.move_on_after(CHECK_BOUND) as bound:
+            done = await trio.run_process(
+                command, capture_stdout=True, capture_stderr=True, check=False, env=dict(self._start.environment)
+            )
+        if bound.cancelled_caught or done.returncode != 0:
+            said = "" if bound.cancelled_caught else done.stderr.decode("utf-8", "backslashreplace").strip()
+            raise RefusedError(
+                Refusal.FAILED, f"the new program does not load this configuration, nothing was changed: {said}"
+            )
+        self._reexec = True
+        self._end.set()
+
+    def watch_events(self, since: int | None, names: Sequence[str] = ()) -> AbstractContextManager[EventFeed]:
+        """Subscribe to the history."""
+        return self._supervisor.journal.watch(since, self._known(names) if names else ())
+
+    async def wait_status_change(self, seen: int) -> int:
+        """Wait for another version of the status."""
+        await self._supervisor.board.wait_change(seen)
+        version: int = self._supervisor.board.version.value
+        return version
+
+    def _known(self, names: Sequence[str]) -> tuple[str, ...]:
+        for name in names:
+            if name not in self._supervisor.specs:
+                known = ", ".join(self._supervisor.specs) or "none"
+                raise RefusedError(Refusal.UNKNOWN_COMPONENT, f"there is no component {name!r}; there are: {known}")
+        return tuple(name for name in self._supervisor.specs if not names or name in names)
+
+    def _refuse_while_closing(self) -> None:
+        if self._shutdown_begun:
+            raise RefusedError(Refusal.SHUTTING_DOWN, "the daemon is shutting down")
+
+    # Becoming the next program.
+
+    def _command_line(self) -> list[str]:
+        return [sys.executable, "-P", "-m", "stigmerd", *self._start.arguments]
+
+    def _become_next(self, listener: socket.socket) -> NoReturn:
+        """Replace this program in place: same pid, lock, socket and children."""
+        spawn.lower_nofile(self._start.children_nofile)
+        os.set_inheritable(self._start.lock, True)
+        listener.set_inheritable(True)
+        inherited = Inheritance(lock=self._start.lock, listener=listener.fileno(), nofile=self._start.children_nofile)
+        environment = {**self._start.environment, INHERITANCE: inherited.to_text()}
+        os.execve(sys.executable, self._command_line(), environment)
+
+
+def _log_problem(message: str, error: BaseException | None = None) -> None:
+    log.warning("%s", message, exc_info=error)
+
+
+def _cap(timeout: float | None, now: bool) -> float | None:
+    """How an operator bounds the grace: not at all, by a timeout, or to nothing."""
+    return 0.0 if now else timeout
