@@ -22,13 +22,12 @@ import msgspec
 import trio
 
 from stigmerd import __version__
-from stigmerd.adapters import identity, probes, spawn
+from stigmerd.adapters import identity, probes
 from stigmerd.adapters.containers import ContainersOnDemand
 from stigmerd.adapters.output import LogFiles, tail_lines
 from stigmerd.adapters.platform import Platform
 from stigmerd.adapters.ports import PortWatch
 from stigmerd.adapters.process import ProcessLauncher
-from stigmerd.adapters.reaper import Children, reap_orphans
 from stigmerd.adapters.store import EventFiles, Home, StateFiles
 from stigmerd.config.load import is_stale, load_stack
 from stigmerd.config.presets import AGENT_IMAGE
@@ -222,7 +221,6 @@ class Daemon:
             platform=Platform.detect(home.path),
             open_log=self._logs.open_for_child,
             port_watch=port_watch,
-            children=Children(),
             children_nofile=start.children_nofile,
         )
         world = World(
@@ -244,7 +242,7 @@ class Daemon:
         for problem in self._loaded.problems:
             log.warning("%s", problem)
         await self._end_strays(crashed)
-        nursery.start_soon(reap_orphans, self._processes.children)
+        nursery.start_soon(self._processes.serve)
         await nursery.start(self._supervisor.run)
         nursery.start_soon(self._maintain)
         nursery.start_soon(self._begin, crashed)
@@ -604,7 +602,6 @@ class Daemon:
 
     def _become_next(self, listener: socket.socket) -> NoReturn:
         """Replace this program in place: same pid, lock, socket and children."""
-        spawn.lower_nofile(self._start.children_nofile)
         os.set_inheritable(self._start.lock, True)
         listener.set_inheritable(True)
         inherited = Inheritance(lock=self._start.lock, listener=listener.fileno(), nofile=self._start.children_nofile)

@@ -9,6 +9,7 @@ import sys
 import traceback
 from collections.abc import Callable
 from datetime import UTC, datetime
+from types import TracebackType
 
 from stigmerd.core.event import Entry
 
@@ -81,7 +82,13 @@ def set_up(open_log: Callable[[], int], *, form: str, level: str, foreground: bo
         log.addHandler(handler)
     log.propagate = False
     set_level(level)
+    sys.excepthook = _log_the_end
     return file
+
+
+def _log_the_end(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """A bug that ends the daemon is in its log, wherever its stderr goes. Its components run on."""
+    log.critical("the daemon ends: internal error", exc_info=(kind, error, trace))
 
 
 def set_level(level: str) -> None:

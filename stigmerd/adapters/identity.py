@@ -128,15 +128,15 @@ def find_ours(home: str) -> list[Found]:
 
 def _look_for(home: str) -> list[proc.Seen]:
     homes = {home, os.path.realpath(home)}
-    found = []
-    for pid in proc.pids():
-        marks = proc.read_marks(pid) if pid > 1 and pid != os.getpid() else None
-        if marks is None or marks.home not in homes or not _is_of_our_user(pid):
-            continue
-        stat = read_stat(pid)
-        if stat is not None and stat.is_alive:
-            found.append(proc.Seen(stat, marks))
-    return found
+    return [
+        seen
+        for seen in proc.look()
+        if seen.marks is not None
+        and seen.marks.home in homes
+        and seen.stat.is_alive
+        and seen.pid != os.getpid()
+        and _is_of_our_user(seen.pid)
+    ]
 
 
 def _is_of_our_user(pid: int) -> bool:
@@ -172,6 +172,7 @@ class _Hunt:
 
     def __init__(self, home: str, keep: frozenset[str], only: str | None) -> None:
         self._home = home
+        self._homes = {home, os.path.realpath(home)}
         self._keep = keep
         self._only = only
         self._traces: dict[str, _Trace] = {}
@@ -195,7 +196,7 @@ class _Hunt:
         while self._look() and (round_number == 0 or time.monotonic() < until):
             for leaf in self._leaves:
                 leaf.kill()
-            proc.kill_all(self._marked, round_number)
+            proc.kill_all(self._marked, self._is_marked_stray, freeze=round_number > 0)
             round_number += 1
             time.sleep(STRIKE_PERIOD)
         for leaf in self._leaves:
@@ -220,7 +221,7 @@ class _Hunt:
             trace.alive.clear()
         self._marked = []
         for seen in _look_for(self._home):
-            if seen.marks is not None and self._is_stray(seen.marks.nonce, seen.marks.probe):
+            if seen.marks is not None and self._is_marked_stray(seen.marks):
                 self._marked.append(seen)
                 self._note(seen.marks.component, seen.marks.nonce, [seen.pid])
         self._look_into_leaves()
@@ -232,6 +233,9 @@ class _Hunt:
         self._leaves |= {leaf for leaf in candidates if self._is_stray(leaf.nonce, leaf.probe)}
         for leaf in self._leaves:
             self._note(leaf.component, leaf.nonce, [pid for pid in leaf.pids() if pid != os.getpid()])
+
+    def _is_marked_stray(self, marks: proc.Marks) -> bool:
+        return marks.home in self._homes and self._is_stray(marks.nonce, marks.probe)
 
     def _is_stray(self, nonce: str, probe: str | None) -> bool:
         if self._only is not None:

@@ -11,7 +11,7 @@ import os
 import select
 import signal
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import ExitStack, suppress
 from functools import partial
 
@@ -32,6 +32,9 @@ LOOK_PERIOD = 0.1
 
 EVENT_BOUND = 1.0
 """Seconds after which a leaf is looked at although it announced nothing."""
+
+ACQUAINTANCE_BOUND = 0.5
+"""Seconds for one look before the first signal; a hung procfs must not hold up the signal."""
 
 REMOVE_TRIES = 20
 LIMITER_SIZE = 4
@@ -83,6 +86,7 @@ class Kin:
         self._sealed = sealed and leaf is not None
         self._is_member = is_member
         self._scans = scans
+        self._known: set[tuple[int, int]] = set()
 
     async def pids(self) -> tuple[int, ...]:
         """Who is alive now."""
@@ -106,6 +110,8 @@ class Kin:
     async def kill(self) -> None:
         """Kill until nobody is alive, however long that takes."""
         pauses = _doubling(FIRST_PAUSE, KILL_PAUSE)
+        if not self._leader.is_over():
+            await self.get_to_know()
         for number in itertools.count():
             self.strike()
             with trio.move_on_after(KILL_PAUSE):
@@ -115,10 +121,17 @@ class Kin:
                 return
             if rest:
                 await trio.to_thread.run_sync(
-                    partial(proc.kill_all, rest, number), abandon_on_cancel=True, limiter=self._scans.limiter
+                    partial(proc.kill_all, rest, self._is_member, freeze=number > 0),
+                    abandon_on_cancel=True,
+                    limiter=self._scans.limiter,
                 )
             with trio.move_on_after(next(pauses)):
                 await self._wait_leaf_change() if self._sealed else await trio.sleep_forever()
+
+    async def get_to_know(self) -> None:
+        """Look who descends from whom, while those are alive who prove it."""
+        with trio.move_on_after(ACQUAINTANCE_BOUND):
+            await self._unsealed()
 
     def strike(self) -> None:
         """SIGKILL at once what can be killed without looking for it."""
@@ -146,7 +159,9 @@ class Kin:
             return []
         everybody = await self._scans.fresh()
         session = self._leader.pid if self._leader.keeps_pid else None
-        return find_members(everybody, session, self._is_member)
+        members = find_members(everybody, session, self._known, self._is_member)
+        self._known = {(seen.pid, seen.stat.start_ticks) for seen in members}
+        return members
 
     async def _wait_leaf_change(self) -> None:
         """Wait until the leaf has become empty, or something may be different.
@@ -167,8 +182,14 @@ class Kin:
                     await trio.lowlevel.wait_readable(epoll.fileno())
 
 
-def find_members(everybody: Iterable[Seen], session: int | None, is_member: Callable[[Marks], bool]) -> list[Seen]:
-    """Those alive who carry the marks or are in the session, and their descendants; never ourselves."""
+def find_members(
+    everybody: Iterable[Seen],
+    session: int | None,
+    known: Collection[tuple[int, int]],
+    is_member: Callable[[Marks], bool],
+) -> list[Seen]:
+    """Those alive who carry the marks, are in the session or are known by pid and start, and all their
+    descendants; never ourselves."""
     alive = {seen.pid: seen for seen in everybody if seen.stat.is_alive and seen.pid not in {1, os.getpid()}}
     families: dict[int, list[int]] = {}
     for pid, seen in alive.items():
@@ -177,7 +198,9 @@ def find_members(everybody: Iterable[Seen], session: int | None, is_member: Call
     pending = [
         pid
         for pid, seen in alive.items()
-        if seen.stat.session == session or (seen.marks is not None and is_member(seen.marks))
+        if seen.stat.session == session
+        or (pid, seen.stat.start_ticks) in known
+        or (seen.marks is not None and is_member(seen.marks))
     ]
     while pending:
         pid = pending.pop()

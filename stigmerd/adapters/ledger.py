@@ -35,8 +35,8 @@ _LIMIT = 1024 * 1024
 class Segment(msgspec.Struct, frozen=True, kw_only=True):
     """One rotated file: the numbers ``start`` to ``start + length``.
 
-    The file is found by inode, since its name moves on. ``packed`` is the inode of its compressed
-    twin, 0 without one.
+    The file is found by inode, since its name moves on: ``inode`` is that of the plain file and
+    ``packed`` that of its compressed twin, 0 where there is none.
     """
 
     start: int

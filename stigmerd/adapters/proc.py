@@ -14,7 +14,8 @@ import select
 import signal
 import struct
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
@@ -35,9 +36,15 @@ PIDFD_GET_INFO = 0xC040FF0B
 """_IOWR(0xFF, 11, struct pidfd_info) in its first form, of 64 bytes. Source: linux/pidfd.h."""
 PIDFD_INFO_EXIT = 1 << 3
 
-FREEZE_AFTER = 3
-"""Rounds of SIGKILL after which the members are stopped before they are killed."""
-FREEZE_ROUNDS = 12
+PF_KTHREAD = 0x00200000
+"""Of the flags in field 9 of ``/proc/PID/stat``. Source: linux/sched.h."""
+
+LOOK_PASSES = 30
+EXEC_PAUSE = 0.001
+"""Seconds until an exec is through that was met half-way, when a process has no environment."""
+
+FREEZE_SPAN = 0.2
+"""Seconds in which members are stopped on sight, before all of them are killed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +55,7 @@ class Stat:
     state: str
     ppid: int
     session: int
+    is_kernel: bool
     threads: int
     start_ticks: int
     exit_word: int
@@ -131,6 +139,7 @@ def read_stat(pid: int) -> Stat | None:
         state=fields[0].decode(),
         ppid=int(fields[1]),
         session=int(fields[3]),
+        is_kernel=bool(int(fields[6]) & PF_KTHREAD),
         threads=int(fields[17]),
         start_ticks=int(fields[19]),
         exit_word=int(fields[49]),
@@ -142,7 +151,7 @@ def read_marks(pid: int) -> Marks | None:
     if not HAS_PROCFS:
         return _marks_of(_portable_environment(pid))
     try:
-        block = _read(f"/proc/{pid}/environ") or _environ_of_other_thread(pid)
+        block = _read(f"/proc/{pid}/environ") or _read_late_environ(pid)
     except OSError:
         return None
     if b"STIGMER_LIFE=" not in block:
@@ -176,8 +185,17 @@ def _marks_of(environment: Mapping[str, str]) -> Marks | None:
     return Marks(home, component, nonce, environment.get(PROBE_MARK))
 
 
-def _environ_of_other_thread(pid: int) -> bytes:
-    """Where the main thread has exited, only the others still have the memory."""
+def _read_late_environ(pid: int) -> bytes:
+    """The environment of a process that seems to have none: in the midst of an exec, or headless.
+
+    Where the main thread has exited, only the other threads still have the memory.
+    """
+    stat = read_stat(pid)
+    if stat is None or stat.is_kernel or not stat.is_alive:
+        return b""
+    if stat.state != "Z":
+        time.sleep(EXEC_PAUSE)
+        return _read(f"/proc/{pid}/environ")
     for thread in os.listdir(f"/proc/{pid}/task"):
         if int(thread) != pid:
             with suppress(OSError):
@@ -205,7 +223,7 @@ def _portable_stat(pid: int) -> Stat | None:
         with process.oneshot():
             state = "Z" if process.status() == psutil.STATUS_ZOMBIE else "R"
             began = int(process.create_time() * 1_000_000)
-            return Stat(pid, state, process.ppid(), os.getsid(pid), 1, began, 0)
+            return Stat(pid, state, process.ppid(), os.getsid(pid), False, 1, began, 0)
     except (psutil.Error, OSError):
         return None
 
@@ -234,9 +252,25 @@ def pids() -> list[int]:
 
 
 def look() -> list[Seen]:
-    """Every process of this machine, with its marks where it has any that we may read."""
-    stats = (read_stat(pid) for pid in pids())
-    return [Seen(stat, read_marks(stat.pid) if stat.pid > 1 else None) for stat in stats if stat is not None]
+    """Every process of this machine, with its marks where it has any that we may read.
+
+    Looked for until there are no new ones: of those who fork and exit again and again, the child
+    is there before the parent has gone.
+    """
+    known: dict[int, Seen | None] = {}
+    for _ in range(LOOK_PASSES):
+        new = [pid for pid in pids() if pid not in known]
+        known.update((pid, _see(pid)) for pid in new)
+        if not new:
+            break
+    return [seen for seen in known.values() if seen is not None]
+
+
+def _see(pid: int) -> Seen | None:
+    stat = read_stat(pid)
+    if stat is None:
+        return None
+    return Seen(stat, read_marks(pid) if pid > 1 and not stat.is_kernel else None)
 
 
 # Pidfds.
@@ -383,16 +417,36 @@ def strike(seen: Seen, number: int) -> None:
             send(seen.pid, pidfd, number)
 
 
-def kill_all(members: Iterable[Seen], round_number: int) -> None:
-    """Kill what was seen; in later rounds, stop all of it before anything is killed.
+def kill_all(members: Iterable[Seen], is_member: Callable[[Marks], bool], *, freeze: bool) -> None:
+    """Kill what was seen. With ``freeze``, stop it first, and whoever of it comes to be meanwhile.
 
-    A fork bomb fills the place of each killed process at once. Of stopped ones there come no more.
+    A fork bomb fills the place of each killed process at once, and who forks and exits all the time
+    is gone before the signal. Of stopped ones there come no more.
     """
-    alive = list(members)
-    moving = [seen for seen in alive if seen.stat.state not in "TtZX"]
-    if moving and round_number % (FREEZE_AFTER + FREEZE_ROUNDS) >= FREEZE_AFTER:
-        for seen in moving:
-            strike(seen, signal.SIGSTOP)
-    else:
-        for seen in alive:
-            strike(seen, signal.SIGKILL)
+    caught = list(members)
+    if freeze:
+        caught += _stop_on_sight({seen.pid for seen in caught}, is_member)
+    for seen in caught:
+        strike(seen, signal.SIGKILL)
+
+
+def _stop_on_sight(pids_of_members: set[int], is_member: Callable[[Marks], bool]) -> list[Seen]:
+    known: set[int] = set()
+    caught: list[Seen] = []
+    deadline = time.monotonic() + FREEZE_SPAN
+    while time.monotonic() < deadline and (new := set(pids()) - known):
+        for pid in sorted(new):
+            seen = _see(pid)
+            if seen is not None and _belongs(seen, pids_of_members, is_member):
+                strike(seen, signal.SIGSTOP)
+                caught.append(seen)
+                pids_of_members.add(pid)
+        known |= new
+    return caught
+
+
+def _belongs(seen: Seen, family: set[int], is_member: Callable[[Marks], bool]) -> bool:
+    if not seen.stat.is_alive or seen.pid == os.getpid():
+        return False
+    is_kin = seen.pid in family or seen.stat.ppid in family
+    return is_kin or (seen.marks is not None and is_member(seen.marks))

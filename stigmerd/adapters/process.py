@@ -239,6 +239,7 @@ class ProcessLife:
     async def terminate(self, signal: str) -> None:
         """Send the stop signal to the process group; SIGCONT, or a stopped one would never see it."""
         await trio.lowlevel.checkpoint()
+        await self._kin.get_to_know()
         self._leader.signal_group(proc.signal_number(signal))
         self._leader.signal_group(SIGCONT)
 
@@ -286,7 +287,7 @@ class ProcessLife:
         before, _ = await self._measure()
         await trio.sleep(USAGE_SPAN)
         after, resident = await self._measure()
-        spent = sum(seconds - before.get(pid, seconds) for pid, seconds in after.items())
+        spent = sum(seconds - before.get(pid, 0.0) for pid, seconds in after.items())
         return Usage(cpu_percent=round(100 * spent / (trio.current_time() - began), 1), memory_bytes=resident)
 
     def _is_member(self, marks: Marks) -> bool:

@@ -135,7 +135,7 @@ class Rotation:
         for _, *twins in rotated_files(self._log).values():
             for twin in twins:
                 remove(twin)  # packed, but its plain twin was not removed any more
-        return ledger
+        return self._without_lost(ledger)
 
     def _end_step(self, fd: int, ledger: Ledger, step: Step) -> Ledger:
         """Take a cut back that has not happened, or note one that has."""
@@ -177,7 +177,7 @@ class Rotation:
                 length=cut.dropped + cut.kept,
                 truncates=not self._collapses,
             )
-            ledger = self._note(msgspec.structs.replace(ledger, step=step))
+            ledger = self._note(msgspec.structs.replace(self._without_lost(ledger), step=step))
             os.pwrite(fd, step.mark, 0)
             try:
                 self._shift(keeps=step.keeps)
@@ -191,10 +191,23 @@ class Rotation:
             raise
         finally:
             os.close(out)
-        ledger = after_cut(self._log, ledger)
-        known = {os.lstat(file).st_ino for files in rotated_files(self._log).values() for file in files}
-        segments = tuple(s for s in ledger.segments if s.inode in known or s.packed in known)
-        return self._note(msgspec.structs.replace(ledger, segments=segments)), cut.dropped + lost
+        return self._note(after_cut(self._log, ledger)), cut.dropped + lost
+
+    def _without_lost(self, ledger: Ledger) -> Ledger:
+        """The ledger without the inodes of files that are gone.
+
+        It is written before another rotated file comes to be: that one may well get such an inode.
+        """
+        inodes = {os.lstat(name).st_ino for names in rotated_files(self._log).values() for name in names}
+        found = (
+            msgspec.structs.replace(
+                segment,
+                inode=segment.inode if segment.inode in inodes else 0,
+                packed=segment.packed if segment.packed in inodes else 0,
+            )
+            for segment in ledger.segments
+        )
+        return msgspec.structs.replace(ledger, segments=tuple(s for s in found if s.inode or s.packed))
 
     def _take_off(self, fd: int, out: int, cut: Cut, policy: LogPolicy) -> int:
         """Cut the head off. Returns how many bytes were lost beyond the planned ones."""
@@ -264,7 +277,7 @@ class Rotation:
         ledger = self._note(msgspec.structs.replace(ledger, segments=segments))
         os.rename(packing, f"{name}.gz")
         os.unlink(name)
-        return ledger
+        return self._note(self._without_lost(ledger))
 
 
 @contextlib.contextmanager

@@ -25,6 +25,8 @@ _LINE_LIMIT = 64 * 1024
 _PRINT = 64
 """How many of the last bytes read are compared, to see that the log was truncated and has grown again."""
 _TRIES = 200
+_DAMAGE = (OSError, EOFError, zlib.error)
+"""What reading a damaged compressed file raises."""
 
 
 class _Packed(gzip.GzipFile):
@@ -105,8 +107,8 @@ class LogTail:
         if self._fd is None and not self._open():
             return []
         lines = self._lines.feed(self._read())
-        if not lines:
-            self._follow_replacement()
+        if not lines and self._follow_replacement():
+            lines = self._lines.feed(self._read())
         return lines
 
     def _open(self) -> bool:
@@ -115,21 +117,22 @@ class LogTail:
             return True
         return False
 
-    def _follow_replacement(self) -> None:
-        """If another file has taken the log's place, read that one from its start.
+    def _follow_replacement(self) -> bool:
+        """If another file has taken the log's place, go on with that one, from its start. True if so.
 
         The one before is read on too: a component that was started before still writes to it.
         """
         assert self._fd is not None
         if is_at(self._fd, self._path) or not os.path.lexists(self._path):
-            return
+            return False
         old, offset = self._fd, self._at - look(self._path, self._fd).base
         if not self._open():
-            return
+            return False
         if self._former is not None:
             self._former.close()
         self._former = _Former(old, max(offset, 0), self._lines)
         self._at, self._print, self._lines = 0, b"", _Lines()
+        return True
 
     def _read(self) -> bytes:
         """The next bytes of the log, wherever they are now."""
@@ -274,17 +277,21 @@ class _Wanted:
         """The offset in ``file``, or None if it is further back."""
         if self._newlines is None:
             return None
-        if size is None:
-            size = file.seek(0, os.SEEK_END)
+        try:
+            return self._search(file, file.seek(0, os.SEEK_END) if size is None else size, self._newlines)
+        except _DAMAGE:
+            return None
+
+    def _search(self, file: _File, size: int, wanted: int) -> int | None:
         if size == 0:
             return None
         if self._at_end:
             self._at_end = False
             file.seek(size - 1)
-            self._newlines += file.read(1) == b"\n"
+            wanted += file.read(1) == b"\n"
         if isinstance(file, _Packed):
-            return self._search_forwards(file, self._newlines)
-        return self._search_backwards(file, size, self._newlines)
+            return self._search_forwards(file, wanted)
+        return self._search_backwards(file, size, wanted)
 
     def _search_backwards(self, file: _File, end: int, wanted: int) -> int | None:
         while end > 0:
@@ -330,7 +337,7 @@ def _read_kept(file: _File) -> bytes:
     """Some of a rotated file. Of a damaged one, what comes before the damage."""
     try:
         return file.read(_READ)
-    except (OSError, EOFError, zlib.error):
+    except _DAMAGE:
         return b""
 
 
@@ -353,7 +360,8 @@ def _read_segment(log: str, segment: Segment, offset: int) -> bytes:
                 if file is None:
                     continue
                 with file:
-                    if os.fstat(file.fileno()).st_ino in {segment.inode, segment.packed}:
+                    inode = segment.packed if isinstance(file, _Packed) else segment.inode
+                    if os.fstat(file.fileno()).st_ino == inode:
                         file.seek(offset)
                         return _read_kept(file)
     return b""

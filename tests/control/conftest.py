@@ -50,9 +50,7 @@ def serve(tmp_path: Path) -> Serve:
     """Serve on ``tmp_path/run`` within a block."""
 
     @asynccontextmanager
-    async def serve_within(
-        limits: Limits = LIMITS, listener: socket.socket | None = None
-    ) -> AsyncIterator[Served]:
+    async def serve_within(limits: Limits = LIMITS, listener: socket.socket | None = None) -> AsyncIterator[Served]:
         operations = FakeOperations()
         problems: list[tuple[str, BaseException | None]] = []
 

@@ -97,9 +97,7 @@ class FakeOperations:
 
     def record(self, message: str = "") -> Entry:
         """Have one more event."""
-        entry = Entry(
-            seq=len(self.history) + 1, at="", component="web", life=1, event="running", message=message
-        )
+        entry = Entry(seq=len(self.history) + 1, at="", component="web", life=1, event="running", message=message)
         self.history.append(entry)
         for feed in self.feeds:
             feed.put(entry)

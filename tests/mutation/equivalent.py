@@ -9,6 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from stigmerd.core.lifecycle import TRANSITIONS, Phase, ignore, run
+from stigmerd.core import lifecycle
+from stigmerd.core.lifecycle import TRANSITIONS, Phase
 from tests.mutation.mutants import Mutant
 
 
@@ -20,7 +23,16 @@ class Argument:
     covers: Callable[[Mutant], bool]
 
 
-ARGUMENTS: tuple[Argument, ...] = ()
+ARGUMENTS = (
+    Argument(
+        why="`run` sets the phase to RUNNING and nothing else: there, that is `ignore`",
+        covers=lambda mutant: (
+            mutant.phase is Phase.RUNNING
+            and mutant.transition is run
+            and TRANSITIONS[mutant.phase][mutant.event] is ignore
+        ),
+    ),
+)
 
 
 def argue(mutant: Mutant) -> Argument | None:

@@ -1,0 +1,134 @@
+"""Real processes for tests: a launcher with a home of its own, on all or on less of what Linux offers."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import sys
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import trio
+
+from stigmerd.adapters import proc, spawn
+from stigmerd.adapters.identity import end_strays_blocking
+from stigmerd.adapters.platform import Platform
+from stigmerd.adapters.process import ProcessLauncher, ProcessLife
+from stigmerd.adapters.reaper import Children
+from stigmerd.adapters.spawn import Blueprint, Spawned
+from stigmerd.core.spec import ComponentSpec, ProcessSpec
+from stigmerd.engine.ports import LaunchOrder
+
+on_every_platform = pytest.mark.parametrize("offer", ["everything", "no cgroup", "nothing"])
+"""Run a test with all that this Linux offers, without cgroups, and with neither pidfds nor procfs."""
+
+IS_ROOT = os.geteuid() == 0
+
+
+class FreePorts:
+    """A watch that sees no stranger."""
+
+    async def strangers(self, ports: Sequence[int], ours: frozenset[int]) -> str | None:
+        """Nobody."""
+        return None
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A launcher, and where it works."""
+
+    launcher: ProcessLauncher
+    folder: Path
+    platform: Platform
+
+    @property
+    def home(self) -> str:
+        """The home that the launcher serves."""
+        return str(self.folder)
+
+    @property
+    def log(self) -> str:
+        """What the component wrote."""
+        return (self.folder / "log").read_text()
+
+    def order(self, *argv: str, name: str = "worker", nonce: str = "", **process: object) -> LaunchOrder:
+        """An order to run a command in the bench's folder."""
+        runs = ProcessSpec(**{"argv": argv, "cwd": str(self.folder), **process})  # type: ignore[arg-type]
+        spec = ComponentSpec(name=name, runs=runs, display_command=argv)
+        return LaunchOrder(spec=spec, life=1, nonce=nonce or f"1-{secrets.token_hex(6)}")
+
+    async def launch(self, *argv: str, **process: object) -> ProcessLife:
+        """A life of a command."""
+        return await self.launcher.launch(self.order(*argv, **process))
+
+    async def sh(self, script: str, **process: object) -> ProcessLife:
+        """A life of a shell script."""
+        return await self.launch("/bin/sh", "-c", script, **process)
+
+    async def python(self, script: str, *arguments: str, **process: object) -> ProcessLife:
+        """A life of a Python script."""
+        return await self.launch(sys.executable, "-S", "-E", "-c", script, *arguments, **process)
+
+    async def read(self, name: str) -> str:
+        """What a process writes into a file of the folder, once there is a whole line."""
+        path = self.folder / name
+        with trio.fail_after(10):
+            while not path.exists() or not path.read_text().endswith("\n"):
+                await trio.sleep(0.002)
+        return path.read_text().strip()
+
+    async def pid(self, name: str) -> int:
+        """A pid that a process writes into a file of the folder."""
+        return int(await self.read(name))
+
+
+@asynccontextmanager
+async def bench(
+    folder: Path, offer: str = "everything", spawn: Callable[[Blueprint, Children], Spawned] = spawn.spawn
+) -> AsyncIterator[Bench]:
+    """A bench on which nothing is left running."""
+    with pytest.MonkeyPatch.context() as patch:
+        platform = Platform.detect(str(folder))
+        if offer == "no cgroup":
+            platform = Platform(pidfd=True, subreaper=True)
+        elif offer == "nothing":
+            platform = Platform()
+            patch.setattr(proc, "HAS_PROCFS", False)
+            patch.setattr(proc, "has_pidfd", lambda: False)
+            patch.setattr(proc, "has_pidfd_inodes", lambda: False)
+        launcher = ProcessLauncher(
+            home=str(folder),
+            environment={"PATH": "/usr/bin:/bin", "INHERITED": "yes"},
+            platform=platform,
+            open_log=lambda name: os.open(folder / "log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666),
+            port_watch=FreePorts(),
+            spawn=spawn,
+        )
+        try:
+            yield Bench(launcher, folder, platform)
+        finally:
+            end_strays_blocking(str(folder), 0)
+            launcher.close()
+
+
+async def end(life: ProcessLife) -> None:
+    """End a life as the engine does."""
+    with trio.fail_after(10):
+        await life.kill()
+        await life.release()
+
+
+def is_running(pid: int) -> bool:
+    """Whether a process is there and no zombie."""
+    stat = proc.read_stat(pid)
+    return stat is not None and stat.is_alive
+
+
+async def wait_until(condition: Callable[[], bool]) -> None:
+    """Wait for something that announces itself to nobody."""
+    with trio.fail_after(10):
+        while not condition():
+            await trio.sleep(0.002)

@@ -1,0 +1,241 @@
+"""Crashes of components and of the daemon, simulated from outside with signals."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from datetime import datetime
+
+import pytest
+
+from tests.system.daemons import Stack, is_alive, kill, wait_until
+
+pytestmark = pytest.mark.crashes
+
+SLEEPERS = """
+[defaults.restart]
+initial_backoff = "100ms"
+
+[component.a]
+command = "sleep 1000"
+
+[component.b]
+command = "sleep 1000"
+depends_on = { a = "started" }
+"""
+
+
+def seconds(at: str) -> float:
+    return datetime.fromisoformat(at).timestamp()
+
+
+def test_killed_component_is_seen_within_fifty_milliseconds_and_comes_back(home: Stack) -> None:
+    home.configure(SLEEPERS)
+    home.start()
+    pid = home.wait_state("a", "running")["pid"]
+    before = time.time()
+    kill(pid)
+    again = home.wait_state("a", "running", life=2)
+    assert again["pid"] != pid
+    assert (again["restarts"], again["last_exit"]["signal"]) == (1, "SIGKILL")
+    (exited,) = [entry for entry in home.events("a") if entry["event"] == "exited"]
+    assert -0.002 < seconds(exited["at"]) - before < 0.05
+    assert "stigmerd[a]: Restarted a (attempt 1/10)" in (home.home / "logs" / "a.log").read_text()
+    assert home.component("b")["life"] == 1
+
+
+def test_instant_crasher_is_failed_and_the_rest_untouched(home: Stack) -> None:
+    home.configure(
+        """
+        [component.bad]
+        command = "false"
+        restart = { initial_backoff = "10ms", max_backoff = "40ms", max_restarts = 3 }
+        [component.good]
+        command = "sleep 1000"
+        """
+    )
+    home.start()
+    failed = home.wait_state("bad", "failed")
+    assert failed["life"] == 4
+    assert "3 restarts within 600 s" in failed["reason"]
+    assert [entry["event"] for entry in home.events("bad")].count("exited") == 4
+    assert home.cli("status").returncode == 1
+    assert home.component("good")["life"] == 1
+
+
+def test_missing_command_fails_the_attempt_with_path_and_reason(home: Stack) -> None:
+    home.configure('[component.a]\ncommand = "/no/such/program"\n')
+    home.start()
+    waiting = home.wait_state("a", "restarting")
+    assert "/no/such/program" in waiting["last_error"]
+    assert "No such file or directory" in waiting["last_error"]
+
+
+ESCAPER = """
+import os, signal, sys, time
+if os.fork():
+    time.sleep(1000)
+os.setsid()
+if os.fork():
+    os._exit(0)
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+print(os.getpid(), flush=True)
+time.sleep(1000)
+"""
+
+
+def test_stop_leaves_no_grandchild_in_another_session_alive(home: Stack) -> None:
+    (home.home / "escaper.py").write_text(ESCAPER)
+    home.configure(
+        f"[component.a]\ncommand = ['{sys.executable}', './escaper.py']\ncwd = '{home.home}'\nstop = {{ grace = '300ms' }}\n"
+    )
+    home.start()
+    log = home.home / "logs" / "a.log"
+    lines = wait_until(lambda: [line for line in log.read_text().splitlines() if line.isdigit()] if log.exists() else [])
+    grandchild = int(lines[0])
+    answer = home.call("stop", names=["a"])["components"][0]
+    assert answer["ok"], answer
+    assert not is_alive(grandchild)
+    assert home.processes() == {}
+
+
+def test_stop_ends_what_ignores_sigterm_and_what_is_stopped(home: Stack) -> None:
+    home.configure(
+        """
+        [defaults.stop]
+        grace = "200ms"
+        [component.deaf]
+        command = ["sh", "-c", "trap '' TERM; while :; do sleep 1; done"]
+        [component.frozen]
+        command = "sleep 1000"
+        """
+    )
+    home.start()
+    home.wait_state("deaf", "running")
+    frozen = home.wait_state("frozen", "running")["pid"]
+    os.kill(frozen, signal.SIGSTOP)
+    answers = home.call("stop")["components"]
+    assert all(answer["ok"] for answer in answers)
+    assert home.processes() == {}
+
+
+def test_components_survive_the_daemon_and_are_adopted_with_their_counts(home: Stack) -> None:
+    home.configure(SLEEPERS + '\n[component.by-hand]\ncommand = "sleep 1000"\n')
+    home.start()
+    kill(home.wait_state("a", "running")["pid"])
+    before = {name: home.wait_state(name, "running", life=life) for name, life in (("a", 2), ("b", 1))}
+    home.call("stop", names=["by-hand"])
+    home.kill()
+    told = home.cli("status", "--json")
+    assert told.returncode == 3
+    assert all(is_alive(document["pid"]) for document in before.values())
+    home.start()
+    for name, document in before.items():
+        after = home.wait_state(name, "running")
+        assert (after["pid"], after["life"], after["adopted"]) == (document["pid"], document["life"], True)
+        assert after["restarts"] == document["restarts"]
+    assert home.component("by-hand")["state"] == "stopped"
+    assert {name: len(pids) for name, pids in home.processes().items()} == {"a": 1, "b": 1}
+    kill(before["b"]["pid"])
+    again = home.wait_state("b", "running", life=2)
+    assert again["restarts"] == 1
+    assert [entry["event"] for entry in home.events("b")].count("exited") == 1
+    numbers = [entry["seq"] for entry in home.events()]
+    assert numbers == list(range(1, len(numbers) + 1))
+
+
+def test_component_that_died_without_a_daemon_is_recorded_once_and_restarted(home: Stack) -> None:
+    home.configure(SLEEPERS)
+    home.start()
+    pid = home.wait_state("a", "running")["pid"]
+    home.wait_state("b", "running")
+    home.kill()
+    kill(pid)
+    home.start()
+    assert home.wait_state("a", "running", life=2)["restarts"] == 1
+    assert home.component("b")["adopted"]
+    assert [entry["event"] for entry in home.events("a")].count("exited") == 1
+
+
+def test_daemon_killed_at_many_instants_never_doubles_or_loses_anything(home: Stack) -> None:
+    home.configure(SLEEPERS)
+    for delay in (0.0, 0.005, 0.02, 0.05, 0.1, 0.2):
+        home.start()
+        time.sleep(delay)
+        home.kill()
+        assert all(len(pids) == 1 for pids in home.processes().values())
+    home.start()
+    for name in ("a", "b"):
+        home.wait_state(name, "running")
+    assert {name: len(pids) for name, pids in home.processes().items()} == {"a": 1, "b": 1}
+
+
+def test_replaced_program_keeps_pid_children_and_exit_codes(home: Stack) -> None:
+    home.configure(SLEEPERS)
+    home.start()
+    assert home.daemon is not None
+    before = home.wait_state("a", "running")["pid"]
+    done = home.cli("restart", "--daemon")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert home.daemon.poll() is None
+    assert home.wait_state("a", "running")["pid"] == before
+    kill(before)
+    assert home.wait_state("a", "running", life=2)["last_exit"]["signal"] == "SIGKILL"
+
+
+def test_second_daemon_is_refused(home: Stack) -> None:
+    home.configure(SLEEPERS)
+    home.start()
+    command = [sys.executable, "-P", "-m", "stigmerd", "--home", str(home.home)]
+    second = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    assert second.returncode == 1
+    assert len(second.stderr.strip().splitlines()) == 1
+
+
+def test_stopped_daemon_makes_the_cli_exit_with_four_and_restarts_nothing(home: Stack) -> None:
+    home.configure(SLEEPERS + '\n[component.a.liveness]\nexec = { command = "true" }\nperiod = "200ms"\nfailure_threshold = 1\n')
+    home.start()
+    home.wait_state("a", "running")
+    assert home.daemon is not None
+    home.daemon.send_signal(signal.SIGSTOP)
+    try:
+        assert home.cli("status").returncode == 4
+    finally:
+        home.daemon.send_signal(signal.SIGCONT)
+    wait_until(lambda: any(entry["event"] == "suspended" for entry in home.events()))
+    assert home.component("a")["life"] == 1
+
+
+def test_state_that_names_dangerous_pids_leads_to_no_signal(home: Stack) -> None:
+    home.configure(SLEEPERS)
+    home.start()
+    pid = home.wait_state("a", "running")["pid"]
+    home.kill()
+    state = home.home / "state" / "state.json"
+    changes = home.home / "state" / "changes.jsonl"
+    for path in (state, changes):
+        if path.exists():
+            path.write_text(path.read_text().replace(f'"pid":{pid}', '"pid":1').replace(f'"pid": {pid}', '"pid": 1'))
+    home.start()
+    assert home.wait_state("a", "running")["pid"] not in {1, pid}
+    assert not is_alive(pid)
+    assert home.call("status")["daemon"]["problems"]
+
+
+def test_reload_breaks_nothing_when_the_file_is_wrong(home: Stack) -> None:
+    home.configure(SLEEPERS)
+    home.start()
+    home.wait_state("b", "running")
+    home.configure("[component.a]\ncomand = 'sleep 1'\n")
+    refused = home.cli("reload")
+    assert refused.returncode in {1, 2}
+    assert "comand" in refused.stderr
+    assert home.component("b")["life"] == 1
+    home.configure(SLEEPERS.replace("[component.b]\ncommand = \"sleep 1000\"", "[component.b]\ncommand = \"sleep 2000\""))
+    plan = home.call("reload")
+    assert (plan["changed"], plan["restarted"]) == (["b"], ["b"])
+    home.wait_state("b", "running", life=2)
+    assert home.component("a")["life"] == 1
