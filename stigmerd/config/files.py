@@ -46,15 +46,16 @@ class TrustedFiles:
             descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError as exc:
             raise RefusedError("put it there, or give another path", said=_cannot(path, exc)) from exc
-        with open(descriptor, "rb") as file:
+        try:
             status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode):
                 raise RefusedError("give the path of a file", said=f"{path} is no regular file")
             self._check(path, status)
-            try:
-                content = file.read(LARGEST_FILE + 1)
-            except OSError as exc:
-                raise RefusedError("check the disk", said=_cannot(path, exc)) from exc
+            content = _content(descriptor)
+        except OSError as exc:
+            raise RefusedError("check the disk", said=_cannot(path, exc)) from exc
+        finally:
+            os.close(descriptor)
         if len(content) > LARGEST_FILE:
             raise RefusedError("keep it under 16 MiB", said=f"{path} is too large")
         return content
@@ -115,12 +116,23 @@ def is_changed(fingerprint: str) -> bool:
 
 def _digest_now(path: str) -> str:
     try:
-        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-            return digest(file.read(LARGEST_FILE + 1))
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
         return ABSENT
     except OSError:
         return ""
+    try:
+        return digest(_content(descriptor))
+    except OSError:  # a folder in the place of the file, a broken disk
+        return ""
+    finally:
+        os.close(descriptor)
+
+
+def _content(descriptor: int) -> bytes:
+    """At most one byte more than a file may have."""
+    with open(descriptor, "rb", closefd=False) as file:
+        return file.read(LARGEST_FILE + 1)
 
 
 def variables(content: bytes, path: str) -> dict[str, str]:

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from stigmerd.config import reference
 from stigmerd.config.interpolate import escape
 
+STIGMER_FOLDER = "/opt/stigmer/bin"
+
 _EXECUTABLE_MAGIC = (
     b"\x7fELF",
     b"\xcf\xfa\xed\xfe",  # Mach-O, 64 bits
@@ -34,7 +36,7 @@ class Found:
 def find(environ: Mapping[str, str], home: str) -> Found:
     """Look for the programs that presets run: on PATH, and where Stigmer installs itself."""
     path = environ.get("PATH", os.defpath)
-    folders = [*path.split(os.pathsep), os.path.join(home, "bin"), "/opt/stigmer/bin"]
+    folders = [*path.split(os.pathsep), os.path.join(home, "bin"), STIGMER_FOLDER]
     candidates = (os.path.join(folder, "stigmer") for folder in folders if os.path.isabs(folder))
     return Found(
         stigmer=next(filter(_is_binary, candidates), None),
@@ -160,6 +162,7 @@ readiness = {{ process = {{ min_uptime = "1s" }}, period = "500ms" }}
 command = {agent}
 env = {{ STIGMER_BACKEND_ENDPOINT = "127.0.0.1:7234" }}
 depends_on = {{ stigmer-server = "ready" }}
+readiness = {{ process = {{ min_uptime = "1s" }}, period = "500ms" }}
 optional = true                  # its failure does not make `status` exit 1
 """
 

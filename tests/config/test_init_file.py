@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from stigmerd.config import init
 from stigmerd.config.init import Found, find, init_text, write_init
+from stigmerd.config.load import load_stack
 from stigmerd.core.spec import Condition, ProcessSpec
 from tests.config.conftest import Home
 
@@ -22,7 +24,8 @@ def install(folder: Path, name: str, content: bytes) -> str:
 
 
 @pytest.mark.parametrize(
-    ("stigmer", "temporal", "docker"), itertools.product(["/a $b/${X} \"q\"/stigmer", None], ["/t", None], ["/d", None])
+    ("stigmer", "temporal", "docker"),
+    list(itertools.product(["/a $b/${X} \"q\"/stigmer", None], ["/t", None], ["/d", None])),
 )
 def test_whatever_was_found_the_file_loads(
     home: Home, stigmer: str | None, temporal: str | None, docker: str | None
@@ -42,8 +45,6 @@ def test_whatever_was_found_the_file_loads(
 def test_without_the_go_program_the_file_is_the_reference_stack(home: Home) -> None:
     written = home.load(write_init(Found())).components
     (home.folder / "stigmer.toml").unlink()
-    from stigmerd.config.load import load_stack
-
     assert dict(load_stack(None, home=str(home.folder), environ={}).components) == dict(written)
 
 
@@ -65,6 +66,7 @@ def test_our_own_command_is_never_taken_for_the_go_program(home: Home) -> None:
 def test_relative_folders_of_the_path_are_not_searched(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     install(home.folder / "here", "stigmer", b"\x7fELF...")
     monkeypatch.chdir(home.folder)
+    monkeypatch.setattr(init, "STIGMER_FOLDER", "/nowhere")
     assert find({"PATH": "here"}, "/nowhere").stigmer is None
 
 

@@ -324,6 +324,8 @@ def test_stack_is_stale_when_any_file_of_it_has_changed(home: Home) -> None:
     assert not is_stale(stack)
     os.unlink(stack.source)
     assert is_stale(stack)
+    os.mkdir(stack.source)
+    assert is_stale(stack)
 
 
 def test_fingerprint_holds_no_content(home: Home) -> None:
