@@ -10,8 +10,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from stigmerd.core.lifecycle import TRANSITIONS, Phase, ignore, run
-from stigmerd.core import lifecycle
-from stigmerd.core.lifecycle import TRANSITIONS, Phase
 from tests.mutation.mutants import Mutant
 
 
