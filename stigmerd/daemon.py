@@ -188,6 +188,7 @@ class Daemon:
                 await self._save(clean=False)
                 self._become_next(server.listener)
             await self._save(clean=not self._survivors)
+            self._processes.close()
         return 1 if self._survivors else 0
 
     def _make_server(self) -> ControlServer:
@@ -283,11 +284,9 @@ class Daemon:
 
     async def _end_strays(self, crashed: bool) -> None:
         """End what belongs to this home and what no record claims, before anything starts."""
-        claimed = {
-            record.identity.nonce
-            for name, record in self._loaded.components.items()
-            if crashed and record.identity is not None and name in self._stack.components
-        }
+        identities = [r.identity for n, r in self._loaded.components.items() if n in self._stack.components]
+        # An intent to spawn claims nothing: what came of it cannot be proven, and is ended here.
+        claimed = {one.nonce for one in identities if crashed and one is not None and (one.pid or one.container_id)}
         for stray in await self._processes.end_strays(claimed):
             pids = ", ".join(map(str, stray.pids))
             end = "ended" if stray.gone else "cannot be ended"

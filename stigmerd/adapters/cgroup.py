@@ -116,6 +116,7 @@ def find_base(home: str) -> str | None:
         return None
     finally:
         trial.remove()
+        remove_base(base)
 
 
 def _can_enter(leaf: Leaf) -> bool:

@@ -201,6 +201,7 @@ class _Hunt:
             time.sleep(STRIKE_PERIOD)
         for leaf in self._leaves:
             leaf.remove()
+            cgroup.remove_base(os.path.dirname(leaf.path))
 
     def strays(self) -> list[Stray]:
         """What was found, as of the last look. A leaf that was left empty is not worth a word."""

@@ -300,7 +300,10 @@ _STRING_OR = {
 
 
 def json_schema() -> dict[str, Any]:
-    """The JSON Schema of the file, for editors. It is more lenient than the loader, never stricter."""
+    """The JSON Schema of the file, for editors. It knows the shape alone: the loader decides.
+
+    It may object to a ``${}`` in the place of one of a few words, which the loader fills in first.
+    """
     schema = msgspec.json.schema(StackTable)
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     _widen(schema)
@@ -314,15 +317,15 @@ def _widen(node: Any) -> None:  # noqa: ANN401  (JSON is what it is)
             _widen(item)
     if not isinstance(node, dict):
         return
-    other = _STRING_OR.get(node.pop("x-reads", ""))
-    if other is not None:
-        node.pop("anyOf", None)
-        node["type"] = [other, "string"]
     if node.get("default") is None or isinstance(node["default"], dict):
         node.pop("default", None)
     if {"type": "null"} in node.get("anyOf", ()):
         node["anyOf"].remove({"type": "null"})
         if len(node["anyOf"]) == 1:
             node.update(node.pop("anyOf")[0])
+    other = _STRING_OR.get(node.pop("x-reads", ""))
+    if other is not None:
+        node.pop("anyOf", None)
+        node["type"] = [other, "string"]
     for item in tuple(node.values()):
         _widen(item)

@@ -40,7 +40,7 @@ class Crashing:
             monkeypatch.setattr(os, name, self._dying(name, getattr(os, name)))
 
     def _dying(self, name: str, call: Callable[..., Any]) -> Callable[..., Any]:
-        def die_or_do(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401  (stands for any call)
+        def die_or_do(*args: Any, **kwargs: Any) -> Any:
             self.calls += 1
             if self.calls == self._at:
                 if name == "write":
@@ -82,7 +82,7 @@ def full_disk(free: int = 0) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def start_python(code: str, *args: str | int, **options: Any) -> subprocess.Popen[bytes]:  # noqa: ANN401
+def start_python(code: str, *args: str | int, **options: Any) -> subprocess.Popen[bytes]:
     """Run Python code that may import stigmerd."""
     environ = {**os.environ, "PYTHONPATH": SOURCE}
     return subprocess.Popen([sys.executable, "-c", code, *map(str, args)], env=environ, **options)

@@ -54,30 +54,29 @@ class Bench:
         """What the component wrote."""
         return (self.folder / "log").read_text()
 
-    def order(self, *argv: str, name: str = "worker", nonce: str = "", **process: object) -> LaunchOrder:
+    def order(self, *argv: str, name: str = "worker", nonce: str | None = None, **process: object) -> LaunchOrder:
         """An order to run a command in the bench's folder."""
         runs = ProcessSpec(**{"argv": argv, "cwd": str(self.folder), **process})  # type: ignore[arg-type]
         spec = ComponentSpec(name=name, runs=runs, display_command=argv)
         return LaunchOrder(spec=spec, life=1, nonce=nonce or f"1-{secrets.token_hex(6)}")
 
-    async def launch(self, *argv: str, **process: object) -> ProcessLife:
+    async def launch(self, *argv: str, name: str = "worker", **process: object) -> ProcessLife:
         """A life of a command."""
-        return await self.launcher.launch(self.order(*argv, **process))
+        return await self.launcher.launch(self.order(*argv, name=name, **process))
 
     async def sh(self, script: str, **process: object) -> ProcessLife:
         """A life of a shell script."""
-        return await self.launch("/bin/sh", "-c", script, **process)
+        return await self.launcher.launch(self.order("/bin/sh", "-c", script, **process))
 
     async def python(self, script: str, *arguments: str, **process: object) -> ProcessLife:
         """A life of a Python script."""
-        return await self.launch(sys.executable, "-S", "-E", "-c", script, *arguments, **process)
+        order = self.order(sys.executable, "-S", "-E", "-c", script, *arguments, **process)
+        return await self.launcher.launch(order)
 
     async def read(self, name: str) -> str:
         """What a process writes into a file of the folder, once there is a whole line."""
         path = self.folder / name
-        with trio.fail_after(10):
-            while not path.exists() or not path.read_text().endswith("\n"):
-                await trio.sleep(0.002)
+        await wait_until(lambda: path.exists() and path.read_text().endswith("\n"))
         return path.read_text().strip()
 
     async def pid(self, name: str) -> int:

@@ -10,6 +10,7 @@ import pytest
 import trio
 import trio.testing
 
+from stigmerd.adapters import proc
 from stigmerd.core.exit_status import ExitStatus
 from tests.adapters.processes import bench, end, is_running, on_every_platform, wait_until
 
@@ -44,9 +45,9 @@ async def test_exit_is_seen_within_50_ms_and_the_leader_is_not_reaped_by_that(tm
         began = trio.current_time()
         await life.wait_exit()
         assert trio.current_time() - began < 0.05
-        assert Path(f"/proc/{life.identity.pid}").exists()
+        assert proc.read_stat(life.identity.pid) is not None
         await end(life)
-        assert not Path(f"/proc/{life.identity.pid}").exists()
+        assert proc.read_stat(life.identity.pid) is None
 
 
 @on_every_platform

@@ -7,6 +7,7 @@ import os
 import random
 import subprocess
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -258,7 +259,12 @@ def test_life_with_the_daemons_own_pid_is_taken_as_over_and_its_counters_go_on(h
 @pytest.mark.parametrize("name", ["state.json", "changes.jsonl"])
 def test_file_that_is_no_regular_file_is_set_aside(home: Home, name: str, tmp_path: Path) -> None:
     path = Path(home.state, name)
-    for make in (lambda: path.symlink_to(tmp_path / "victim"), path.mkdir, lambda: os.mkfifo(path)):
+    makers: list[Callable[[], object]] = [
+        lambda: path.symlink_to(tmp_path / "victim"),
+        path.mkdir,
+        lambda: os.mkfifo(path),
+    ]
+    for make in makers:
         make()
         state, found = opened(home)
         assert len(found.problems) == 1
@@ -285,8 +291,7 @@ def test_full_disk_keeps_the_old_state_and_is_said_until_the_new_one_is_written(
         state.put(record("b", life=1))
         state.put(record("a", life=3))
         state.checkpoint()
-        assert state.problem is not None
-        assert "cannot be written" in state.problem
+        assert "cannot be written" in str(state.problem)
         assert read_state(home) == Loaded(daemon=DAEMON, components={"a": record("a", life=1)}, last_seq=17)
     state.checkpoint()
     assert state.problem is None

@@ -31,7 +31,6 @@ ROWS = [
         "env = { 'A=B' = '1' }",
         'component.a.env."A=B" is no name of a variable: take out "=" and give it a letter',
     ),
-    ("user = 1.5", "component.a.user is 1.5: give a name or a number"),
     ("cwd = 2026-01-22", "component.a.cwd is 2026-01-22: give a string, in quotes"),
     # commands
     ("command = []", "component.a.command names no program: name the program to run"),
@@ -400,6 +399,14 @@ def test_user_group_and_umask_need_a_root_daemon(home: Home, as_user: None) -> N
     text = OK + 'user = "root"\ngroup = 0\numask = "022"\n'
     remedy = "needs a daemon that runs as root: drop it, or run the daemon as root"
     assert home.messages(text) == [f"component.ok.{key} {remedy}" for key in ("user", "group", "umask")]
+
+
+def test_wrong_account_and_mask_are_told(home: Home, as_root: None) -> None:
+    assert home.messages(f"{OK}user = 1.5\ngroup = -1\numask = 999\n") == [
+        "component.ok.user is 1.5: give a name or a number",
+        "component.ok.group is -1: give a name or a number",
+        'component.ok.umask is 999: give octal digits, such as "022" or 0o022',
+    ]
 
 
 def test_unknown_accounts_are_refused(home: Home, as_root: None) -> None:

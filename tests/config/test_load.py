@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -347,3 +348,20 @@ def test_a_file_is_read_once_for_all_its_components(home: Home, monkeypatch: pyt
     monkeypatch.setattr(os, "open", counting)
     load.load_stack(str(path), home=str(home.folder), environ={})
     assert sorted(opened) == sorted([str(path), f"{home.folder}/x.env"])
+
+
+def test_a_thousand_components_load_well_within_a_second(home: Home) -> None:
+    text = "".join(
+        f"""[component.c{n}]
+command = ["sleep", "{n}"]
+env = {{ A = "${{HOME}}" }}
+depends_on = {{ {f'c{n - 1} = "ready"' if n else ""} }}
+restart = {{ max_restarts = 3, window = "10m" }}
+liveness = {{ tcp = {{ address = "127.0.0.1:{n + 1000}" }}, period = "5s" }}
+readiness = {{ process = {{ min_uptime = "1s" }} }}
+"""
+        for n in range(1000)
+    )
+    before = time.process_time()
+    assert len(home.load(text, {"HOME": "/h"}).components) == 1000
+    assert time.process_time() - before < 1.0

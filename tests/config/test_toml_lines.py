@@ -69,7 +69,7 @@ def test_every_key_of_a_valid_text_is_found(text: str) -> None:
         assert _paths(document, ()) <= {path for path, _ in key_lines(text)}
 
 
-def _paths(value: Any, path: Path) -> set[Path]:  # noqa: ANN401  (whatever TOML gives)
+def _paths(value: Any, path: Path) -> set[Path]:
     found = {path} if path else set()
     if isinstance(value, dict):
         for key, item in value.items():

@@ -41,16 +41,19 @@ class Serve(Protocol):
     """How a test has a server."""
 
     def __call__(
-        self, limits: Limits = LIMITS, listener: socket.socket | None = None
+        self, limits: Limits = LIMITS, listener: socket.socket | None = None, home: Path | None = None
     ) -> AbstractAsyncContextManager[Served]: ...
 
 
 @pytest.fixture
 def serve(tmp_path: Path) -> Serve:
-    """Serve on ``tmp_path/run`` within a block."""
+    """Serve on ``tmp_path/run``, or that of another home, within a block."""
 
     @asynccontextmanager
-    async def serve_within(limits: Limits = LIMITS, listener: socket.socket | None = None) -> AsyncIterator[Served]:
+    async def serve_within(
+        limits: Limits = LIMITS, listener: socket.socket | None = None, home: Path | None = None
+    ) -> AsyncIterator[Served]:
+        home = home or tmp_path
         operations = FakeOperations()
         problems: list[tuple[str, BaseException | None]] = []
 
@@ -58,7 +61,7 @@ def serve(tmp_path: Path) -> Serve:
             problems.append((message, error))
 
         server = ControlServer(
-            str(tmp_path / "run"),
+            str(home / "run"),
             operations,
             Hello(version="1.2.3", pid=4711),
             on_problem=on_problem,
@@ -68,7 +71,7 @@ def serve(tmp_path: Path) -> Serve:
         with server:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(server.serve)
-                yield Served(tmp_path, server, operations, problems)
+                yield Served(home, server, operations, problems)
                 nursery.cancel_scope.cancel()
 
     return serve_within

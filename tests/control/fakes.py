@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import trio
+from trio_util import AsyncValue
 
 from stigmerd.control.endpoint import open_folder, socket_address
 from stigmerd.core.event import Entry
@@ -22,10 +23,13 @@ class FakeOperations:
     """Carries out nothing, notes what was asked, and knows one component, ``web``.
 
     ``work`` is awaited by every operation that takes time; set from the start, so that none does.
+    ``called`` and ``subscribed`` count the calls so far, and the event subscribers there are now.
     """
 
     def __init__(self) -> None:
         self.calls: list[tuple[str, object]] = []
+        self.called = AsyncValue(0)
+        self.subscribed = AsyncValue(0)
         self.ended: list[str] = []
         self.work = trio.Event()
         self.work.set()
@@ -79,10 +83,12 @@ class FakeOperations:
         backlog = [entry for entry in self.history if since is not None and entry.seq > since]
         feed = Feed(backlog, frozenset(names))
         self.feeds.append(feed)
+        self.subscribed.value += 1
         try:
             yield feed
         finally:
             self.feeds.remove(feed)
+            self.subscribed.value -= 1
 
     async def wait_status_change(self, seen: int) -> int:
         while self.version == seen:
@@ -105,6 +111,7 @@ class FakeOperations:
 
     def _note(self, operation: str, **arguments: object) -> None:
         self.calls.append((operation, arguments))
+        self.called.value += 1
 
     def _check(self, names: Sequence[str]) -> None:
         for name in names:
@@ -136,9 +143,9 @@ class Peer:
         """Send bytes as they are."""
         await self.stream.send_all(data)
 
-    async def ask(self, method: str, request_id: int = 1, **params: object) -> None:
-        """Send one well-formed request."""
-        request = {"jsonrpc": "2.0", "id": request_id, "method": method, "params": params}
+    async def ask(self, method: str, **params: object) -> None:
+        """Send one well-formed request, with 1 as its id."""
+        request = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
         await self.send(json.dumps(request).encode() + b"\n")
 
     async def call(self, method: str, **params: object) -> dict[str, Any]:
@@ -173,18 +180,26 @@ class Peer:
         return messages
 
 
-async def connect_peer(run_dir: str) -> Peer:
+def new_socket() -> trio.socket.SocketType:
+    """A socket that is to be a peer's."""
+    return trio.socket.socket(trio.socket.AF_UNIX, trio.socket.SOCK_STREAM)
+
+
+async def connect_peer(run_dir: str, unconnected: trio.socket.SocketType | None = None) -> Peer:
     """Connect to the control socket in a folder."""
     folder = open_folder(run_dir)
     try:
-        peer = trio.socket.socket(trio.socket.AF_UNIX, trio.socket.SOCK_STREAM)
-        with socket_address(folder, run_dir) as address:
-            while True:
-                try:
-                    await peer.connect(address)
-                    break
-                except BlockingIOError:
-                    await trio.sleep(0.005)
-        return Peer(trio.SocketStream(peer))
+        return await connect_in(folder, run_dir, unconnected or new_socket())
     finally:
         os.close(folder)
+
+
+async def connect_in(folder: int, run_dir: str, unconnected: trio.socket.SocketType) -> Peer:
+    """Connect to the control socket in an open folder, with no more descriptors than are given."""
+    with socket_address(folder, run_dir) as address:
+        while True:
+            try:
+                await unconnected.connect(address)
+                return Peer(trio.SocketStream(unconnected))
+            except BlockingIOError:  # as many as may wait do so already
+                await trio.sleep(0.005)

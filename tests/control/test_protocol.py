@@ -129,7 +129,8 @@ def test_depth_is_counted_up_to_its_limit_and_not_in_strings() -> None:
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
-    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=10,
 )
 
 
@@ -149,7 +150,7 @@ def test_anything_that_looks_like_json_is_a_request_or_a_protocol_error(text: st
         json.loads(encode_error(error.request_id, error.code, error.message))
 
 
-@given(st.dictionaries(st.text(), JSON))
+@given(st.dictionaries(st.text(), JSON, max_size=4))
 def test_params_arrive_as_they_were_sent(params: dict[str, object]) -> None:
     line = encode_request(1, "status", params)
     if line.count(b"[") + line.count(b"{") <= MAX_DEPTH:

@@ -200,9 +200,7 @@ def _buried(state: State, policy: RestartPolicy) -> State:
 def _failed(state: State, policy: RestartPolicy, because: FailedBecause) -> Step:
     hopeless = because in {FailedBecause.FATAL_EXIT, FailedBecause.UNKILLABLE}
     due = NOW + policy.recovery if policy.recovery is not None and not hopeless else None
-    return Step(
-        state=replace(state, phase=Phase.FAILED, due=due, charge=False, trial=False, failed_because=because)
-    )
+    return Step(state=replace(state, phase=Phase.FAILED, due=due, charge=False, trial=False, failed_because=because))
 
 
 def _down(state: State) -> Step:

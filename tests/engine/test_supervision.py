@@ -31,7 +31,9 @@ def probe(**changes: object) -> ProbeSpec:
     return ProbeSpec(**{**defaults, **changes})  # type: ignore[arg-type]
 
 
-async def test_instant_crasher_starts_eleven_times_and_is_failed(supervise: Supervise, world: FakeWorld, autojump_clock: MockClock) -> None:
+async def test_instant_crasher_starts_eleven_times_and_is_failed(
+    supervise: Supervise, world: FakeWorld, autojump_clock: MockClock
+) -> None:
     world.launcher.programs["web"] = Program(lives_for=0.0)
     async with supervise(component()) as supervisor:
         began = trio.current_time()
@@ -53,7 +55,9 @@ async def test_long_life_resets_the_backoff(supervise: Supervise, world: FakeWor
     assert [round(b - a, 3) for a, b in zip(starts, starts[1:], strict=False)] == [11.0] * 4
 
 
-async def test_success_completes_under_on_failure(supervise: Supervise, world: FakeWorld, autojump_clock: MockClock) -> None:
+async def test_success_completes_under_on_failure(
+    supervise: Supervise, world: FakeWorld, autojump_clock: MockClock
+) -> None:
     world.launcher.programs["web"] = Program(lives_for=1.0, status=ExitStatus(code=0))
     spec = component(restart=RestartPolicy(when=RestartWhen.ON_FAILURE))
     async with supervise(spec) as supervisor:
@@ -72,7 +76,9 @@ async def test_fatal_exit_is_failed_at_once(supervise: Supervise, world: FakeWor
     assert len(world.launcher.starts("web")) == 1
 
 
-async def test_trial_that_lives_long_enough_empties_the_window(supervise: Supervise, world: FakeWorld, autojump_clock: MockClock) -> None:
+async def test_trial_that_lives_long_enough_empties_the_window(
+    supervise: Supervise, world: FakeWorld, autojump_clock: MockClock
+) -> None:
     world.launcher.programs["web"] = Program(lives_for=0.0)
     policy = RestartPolicy(max_restarts=1, recovery=30.0)
     async with supervise(component(restart=policy)) as supervisor:
@@ -85,7 +91,9 @@ async def test_trial_that_lives_long_enough_empties_the_window(supervise: Superv
         assert view.state.history.counted == ()
 
 
-async def test_trial_that_dies_is_failed_and_waits_anew(supervise: Supervise, world: FakeWorld, autojump_clock: MockClock) -> None:
+async def test_trial_that_dies_is_failed_and_waits_anew(
+    supervise: Supervise, world: FakeWorld, autojump_clock: MockClock
+) -> None:
     world.launcher.programs["web"] = Program(lives_for=0.0)
     policy = RestartPolicy(max_restarts=0, recovery=30.0)
     async with supervise(component(restart=policy)) as supervisor:
@@ -95,7 +103,9 @@ async def test_trial_that_dies_is_failed_and_waits_anew(supervise: Supervise, wo
     assert [round(at - began) for at in world.launcher.starts("web")] == [0, 30, 60, 90]
 
 
-async def test_failed_spawn_is_an_attempt_without_an_exit(supervise: Supervise, world: FakeWorld, autojump_clock: MockClock) -> None:
+async def test_failed_spawn_is_an_attempt_without_an_exit(
+    supervise: Supervise, world: FakeWorld, autojump_clock: MockClock
+) -> None:
     world.launcher.programs["web"] = Program(spawn_error="/opt/web: No such file or directory")
     async with supervise(component()) as supervisor:
         (answer,) = await supervisor.start(["web"], "operator", timeout=2.0)
@@ -107,7 +117,9 @@ async def test_failed_spawn_is_an_attempt_without_an_exit(supervise: Supervise, 
     assert world.events.of("web")[:2] == ["start_failed", "restarting"]
 
 
-async def test_spawn_that_hangs_is_given_up_after_ten_seconds(supervise: Supervise, world: FakeWorld, autojump_clock: MockClock) -> None:
+async def test_spawn_that_hangs_is_given_up_after_ten_seconds(
+    supervise: Supervise, world: FakeWorld, autojump_clock: MockClock
+) -> None:
     world.launcher.programs["web"] = Program(spawn_takes=math.inf)
     async with supervise(component()) as supervisor:
         began = trio.current_time()
@@ -116,7 +128,9 @@ async def test_spawn_that_hangs_is_given_up_after_ten_seconds(supervise: Supervi
         assert trio.current_time() - began == pytest.approx(10.0)
 
 
-async def test_stop_while_spawning_ends_stopped_with_no_process(supervise: Supervise, world: FakeWorld, autojump_clock: MockClock) -> None:
+async def test_stop_while_spawning_ends_stopped_with_no_process(
+    supervise: Supervise, world: FakeWorld, autojump_clock: MockClock
+) -> None:
     world.launcher.programs["web"] = Program(spawn_takes=3.0)
     async with supervise(component()) as supervisor:
         await supervisor.begin(["web"], None)
@@ -126,7 +140,9 @@ async def test_stop_while_spawning_ends_stopped_with_no_process(supervise: Super
         assert not world.launcher.last("web").is_alive()
 
 
-async def test_stop_while_a_spawn_hangs_is_bounded_by_the_grace(supervise: Supervise, world: FakeWorld, autojump_clock: MockClock) -> None:
+async def test_stop_while_a_spawn_hangs_is_bounded_by_the_grace(
+    supervise: Supervise, world: FakeWorld, autojump_clock: MockClock
+) -> None:
     world.launcher.programs["web"] = Program(spawn_takes=math.inf)
     async with supervise(component(stop=StopPolicy(grace=2.0))) as supervisor:
         await supervisor.begin(["web"], None)
@@ -209,7 +225,9 @@ async def test_unkillable_is_failed_and_blocks_the_next_life_until_it_is_gone(
     assert world.events.of("web").count("exited") == 1
 
 
-async def test_liveness_failure_condemns_and_restarts(supervise: Supervise, world: FakeWorld, autojump_clock: MockClock) -> None:
+async def test_liveness_failure_condemns_and_restarts(
+    supervise: Supervise, world: FakeWorld, autojump_clock: MockClock
+) -> None:
     async with supervise(component(liveness=probe())) as supervisor:
         await supervisor.start(["web"], "operator")
         world.probes.answers["web"] = Outcome(passed=False, message="NOT_SERVING")
@@ -221,7 +239,9 @@ async def test_liveness_failure_condemns_and_restarts(supervise: Supervise, worl
     assert [e.reason for e in world.events.entries if e.event in {"unhealthy", "restarting"}] == ["liveness_probe"] * 2
 
 
-async def test_probe_that_hangs_is_a_failure_at_one_second(supervise: Supervise, world: FakeWorld, autojump_clock: MockClock) -> None:
+async def test_probe_that_hangs_is_a_failure_at_one_second(
+    supervise: Supervise, world: FakeWorld, autojump_clock: MockClock
+) -> None:
     world.probes.takes["web"] = math.inf
     async with supervise(component(startup=probe(failure_threshold=1))) as supervisor:
         began = trio.current_time()
@@ -231,7 +251,9 @@ async def test_probe_that_hangs_is_a_failure_at_one_second(supervise: Supervise,
         assert "timed out after 1 s" in (view.last_error or "")
 
 
-async def test_readiness_changes_ready_and_nothing_else(supervise: Supervise, world: FakeWorld, autojump_clock: MockClock) -> None:
+async def test_readiness_changes_ready_and_nothing_else(
+    supervise: Supervise, world: FakeWorld, autojump_clock: MockClock
+) -> None:
     async with supervise(component(readiness=probe())) as supervisor:
         await supervisor.start(["web"], "operator")
         await supervisor.board.wait_view("web", lambda v: v.ready)
@@ -242,7 +264,9 @@ async def test_readiness_changes_ready_and_nothing_else(supervise: Supervise, wo
     assert world.events.of("web") == ["starting", "running", "ready", "unready"]
 
 
-async def test_late_attempts_are_inconclusive(supervise: Supervise, world: FakeWorld, autojump_clock: MockClock) -> None:
+async def test_late_attempts_are_inconclusive(
+    supervise: Supervise, world: FakeWorld, autojump_clock: MockClock
+) -> None:
     async with supervise(component(liveness=probe(failure_threshold=1))) as supervisor:
         await supervisor.start(["web"], "operator")
         await trio.sleep(5)
@@ -253,7 +277,9 @@ async def test_late_attempts_are_inconclusive(supervise: Supervise, world: FakeW
     assert view.phase is Phase.CONDEMNED  # the control: an attempt in time does condemn
 
 
-async def test_attempt_across_a_sleep_of_the_host_counts_as_nothing(supervise: Supervise, world: FakeWorld, autojump_clock: MockClock) -> None:
+async def test_attempt_across_a_sleep_of_the_host_counts_as_nothing(
+    supervise: Supervise, world: FakeWorld, autojump_clock: MockClock
+) -> None:
     world.probes.takes["web"] = 0.5
     async with supervise(component(liveness=probe(failure_threshold=1))) as supervisor:
         world.probes.answers["web"] = Outcome(passed=False)
@@ -265,7 +291,9 @@ async def test_attempt_across_a_sleep_of_the_host_counts_as_nothing(supervise: S
         assert supervisor.component("web").view.phase is Phase.RUNNING
 
 
-async def test_dependent_waits_for_ready_and_stops_first(supervise: Supervise, world: FakeWorld, autojump_clock: MockClock) -> None:
+async def test_dependent_waits_for_ready_and_stops_first(
+    supervise: Supervise, world: FakeWorld, autojump_clock: MockClock
+) -> None:
     db = component("db", startup=probe(initial_delay=5.0))
     web = component("web", depends_on={"db": Condition.READY})
     async with supervise(web, db) as supervisor:
@@ -280,7 +308,9 @@ async def test_dependent_waits_for_ready_and_stops_first(supervise: Supervise, w
     assert stopped == [("web", "stopping"), ("web", "stopped"), ("db", "stopping"), ("db", "stopped")]
 
 
-async def test_start_after_waiting_for_a_dependency_is_not_counted(supervise: Supervise, world: FakeWorld, autojump_clock: MockClock) -> None:
+async def test_start_after_waiting_for_a_dependency_is_not_counted(
+    supervise: Supervise, world: FakeWorld, autojump_clock: MockClock
+) -> None:
     web = component("web", depends_on={"db": Condition.STARTED})
     async with supervise(component("db"), web) as supervisor:
         await supervisor.start(["web"], "operator")
@@ -292,10 +322,10 @@ async def test_start_after_waiting_for_a_dependency_is_not_counted(supervise: Su
         assert (view.state.restarts, view.state.history.counted) == (0, ())
 
 
-async def test_start_begins_stopped_dependencies_first(supervise: Supervise, world: FakeWorld, autojump_clock: MockClock) -> None:
-    async with supervise(
-        component("db"), component("web", depends_on={"db": Condition.READY})
-    ) as supervisor:
+async def test_start_begins_stopped_dependencies_first(
+    supervise: Supervise, world: FakeWorld, autojump_clock: MockClock
+) -> None:
+    async with supervise(component("db"), component("web", depends_on={"db": Condition.READY})) as supervisor:
         (answer,) = await supervisor.start(["web"], "operator")
         assert answer.ok
     assert [name for name, _ in world.launcher.launched] == ["db", "web"]
@@ -314,7 +344,9 @@ async def test_dependent_that_asks_for_it_is_restarted_with_its_dependency(
         assert supervisor.component("cache").view.state.life == 1
 
 
-async def test_port_of_a_stranger_is_waited_for_without_budget(supervise: Supervise, world: FakeWorld, autojump_clock: MockClock) -> None:
+async def test_port_of_a_stranger_is_waited_for_without_budget(
+    supervise: Supervise, world: FakeWorld, autojump_clock: MockClock
+) -> None:
     world.launcher.programs["web"].shut = Shut(reason="port", message="port 80 is taken by pid 12 (nginx)")
     async with supervise(component(ports=(80,))) as supervisor:
         await supervisor.begin(["web"], None)
@@ -349,7 +381,9 @@ async def test_ten_concurrent_restarts_are_one_new_life_and_ten_answers(
     assert len(answers) == 10
 
 
-async def test_restart_of_everything_leaves_what_was_stopped_by_hand(supervise: Supervise, world: FakeWorld, autojump_clock: MockClock) -> None:
+async def test_restart_of_everything_leaves_what_was_stopped_by_hand(
+    supervise: Supervise, world: FakeWorld, autojump_clock: MockClock
+) -> None:
     async with supervise(component("db"), component("web", depends_on={"db": Condition.READY})) as supervisor:
         await supervisor.start(["web"], "operator")
         await supervisor.restart(["db", "web"], "operator")
@@ -359,7 +393,9 @@ async def test_restart_of_everything_leaves_what_was_stopped_by_hand(supervise: 
     assert order == ["db", "web", "db", "web"]
 
 
-async def test_bug_in_one_component_fails_that_component_only(supervise: Supervise, world: FakeWorld, autojump_clock: MockClock) -> None:
+async def test_bug_in_one_component_fails_that_component_only(
+    supervise: Supervise, world: FakeWorld, autojump_clock: MockClock
+) -> None:
     world.launcher.programs["bad"] = Program(bug=ZeroDivisionError("planted"))
     async with supervise(component("bad"), component("good")) as supervisor:
         await supervisor.begin(["bad", "good"], None)
@@ -371,7 +407,9 @@ async def test_bug_in_one_component_fails_that_component_only(supervise: Supervi
         assert answer.ok
 
 
-async def test_bug_while_alive_leaves_no_process(supervise: Supervise, world: FakeWorld, autojump_clock: MockClock) -> None:
+async def test_bug_while_alive_leaves_no_process(
+    supervise: Supervise, world: FakeWorld, autojump_clock: MockClock
+) -> None:
     async with supervise(component(startup=probe(failure_threshold=1))) as supervisor:
 
         def explode() -> Outcome:
@@ -406,7 +444,9 @@ async def test_closing_begins_no_life(supervise: Supervise, world: FakeWorld, au
     assert [name for name, _ in world.launcher.launched] == ["db"]
 
 
-async def test_reload_restarts_what_changed_and_touches_nothing_else(supervise: Supervise, world: FakeWorld, autojump_clock: MockClock) -> None:
+async def test_reload_restarts_what_changed_and_touches_nothing_else(
+    supervise: Supervise, world: FakeWorld, autojump_clock: MockClock
+) -> None:
     from stigmerd.core.spec import ProcessSpec
 
     old = (component("a"), component("b"), component("c"), component("d"))

@@ -72,7 +72,7 @@ class Stack:
         self.cli("stop", "--now")
         self.daemon = None
 
-    def call(self, method: str, **params: object) -> dict[str, Any]:
+    def call(self, method: str, **params: Any) -> dict[str, Any]:
         """One request over the control channel."""
         with connect(str(self.home)) as client:
             answer: dict[str, Any] = client.call(method, **params)

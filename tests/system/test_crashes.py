@@ -94,7 +94,9 @@ def test_stop_leaves_no_grandchild_in_another_session_alive(home: Stack) -> None
     )
     home.start()
     log = home.home / "logs" / "a.log"
-    lines = wait_until(lambda: [line for line in log.read_text().splitlines() if line.isdigit()] if log.exists() else [])
+    lines = wait_until(
+        lambda: [line for line in log.read_text().splitlines() if line.isdigit()] if log.exists() else []
+    )
     grandchild = int(lines[0])
     answer = home.call("stop", names=["a"])["components"][0]
     assert answer["ok"], answer
@@ -196,7 +198,9 @@ def test_second_daemon_is_refused(home: Stack) -> None:
 
 
 def test_stopped_daemon_makes_the_cli_exit_with_four_and_restarts_nothing(home: Stack) -> None:
-    home.configure(SLEEPERS + '\n[component.a.liveness]\nexec = { command = "true" }\nperiod = "200ms"\nfailure_threshold = 1\n')
+    home.configure(
+        SLEEPERS + '\n[component.a.liveness]\nexec = { command = "true" }\nperiod = "200ms"\nfailure_threshold = 1\n'
+    )
     home.start()
     home.wait_state("a", "running")
     assert home.daemon is not None
@@ -234,7 +238,7 @@ def test_reload_breaks_nothing_when_the_file_is_wrong(home: Stack) -> None:
     assert refused.returncode in {1, 2}
     assert "comand" in refused.stderr
     assert home.component("b")["life"] == 1
-    home.configure(SLEEPERS.replace("[component.b]\ncommand = \"sleep 1000\"", "[component.b]\ncommand = \"sleep 2000\""))
+    home.configure(SLEEPERS.replace('[component.b]\ncommand = "sleep 1000"', '[component.b]\ncommand = "sleep 2000"'))
     plan = home.call("reload")
     assert (plan["changed"], plan["restarted"]) == (["b"], ["b"])
     home.wait_state("b", "running", life=2)

@@ -57,7 +57,7 @@ async def wait_holdings(baseline: tuple[int, int]) -> None:
     """Wait until no more descriptors and threads are held than in ``baseline``."""
     with trio.fail_after(5):
         # The kernel and grpcio announce nothing that could be awaited.
-        while any(now > then for now, then in zip(holdings(), baseline, strict=True)):  # noqa: ASYNC110
+        while any(now > then for now, then in zip(holdings(), baseline, strict=True)):
             await trio.sleep(0.01)
 
 
@@ -109,7 +109,7 @@ class _Health(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic in t
     def __init__(self, check: Check) -> None:
         self._check = check
 
-    def service(self, handler_call_details: Any) -> Any:  # noqa: ANN401  (grpcio's signature)
+    def service(self, handler_call_details: Any) -> Any:
         if handler_call_details.method != METHOD:
             return None
         return grpc.unary_unary_rpc_method_handler(self._check)

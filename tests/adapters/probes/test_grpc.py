@@ -48,18 +48,18 @@ def probe_of(
     return GrpcProbe(handler, Resolver())
 
 
-def knowing_one_service(request: bytes, context: Any) -> bytes:  # noqa: ANN401  (grpcio's signature)
+def knowing_one_service(request: bytes, context: Any) -> bytes:
     if service_of(request) not in ("", "known"):
         context.abort(grpc.StatusCode.NOT_FOUND, "no such service")
     return bytes([8, 1])
 
 
-def being_unavailable(request: bytes, context: Any) -> bytes:  # noqa: ANN401
+def being_unavailable(request: bytes, context: Any) -> bytes:
     context.abort(grpc.StatusCode.UNAVAILABLE, "shutting down")
     return b""
 
 
-def waiting_long(request: bytes, context: Any) -> bytes:  # noqa: ANN401
+def waiting_long(request: bytes, context: Any) -> bytes:
     time.sleep(0.5)
     return bytes([8, 1])
 

@@ -36,7 +36,7 @@ class BoundSockets(trio.abc.SocketFactory):
     def __init__(self, port: int) -> None:
         self._port = port
 
-    def socket(self, family: Any = socket.AF_INET, type: Any = socket.SOCK_STREAM, proto: int = 0) -> Any:  # noqa: A002, ANN401
+    def socket(self, family: Any = socket.AF_INET, type: Any = socket.SOCK_STREAM, proto: int = 0) -> Any:  # noqa: A002
         made = socket.socket(family, type, proto)
         made.bind(("127.0.0.1", self._port))
         return trio.socket.from_stdlib_socket(made)
@@ -49,7 +49,7 @@ class HangingNames:
         self.let_go = threading.Event()
         self.asked = 0
 
-    def __call__(self, host: str, port: int, **options: Any) -> Sequence[tuple[Any, ...]]:  # noqa: ANN401
+    def __call__(self, host: str, port: int, **options: Any) -> Sequence[tuple[Any, ...]]:
         if options.get("flags") != socket.AI_NUMERICHOST and host == "slow.test":
             self.asked += 1
             self.let_go.wait(10)
@@ -65,7 +65,7 @@ async def test_open_port_passes() -> None:
 async def test_name_with_several_addresses_passes_when_one_of_them_listens() -> None:
     async with serving(be_silent) as port:
 
-        def lookup(host: str, port: int, **options: Any) -> Sequence[tuple[Any, ...]]:  # noqa: ANN401
+        def lookup(host: str, port: int, **options: Any) -> Sequence[tuple[Any, ...]]:
             if options.get("flags") == socket.AI_NUMERICHOST:
                 raise socket.gaierror
             addresses = ("127.0.0.2", "127.0.0.1")
