@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import secrets
 import sys
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypedDict, Unpack
 
 import pytest
 import trio
@@ -26,6 +27,19 @@ on_every_platform = pytest.mark.parametrize("offer", ["everything", "no cgroup",
 """Run a test with all that this Linux offers, without cgroups, and with neither pidfds nor procfs."""
 
 IS_ROOT = os.geteuid() == 0
+
+
+class Settings(TypedDict, total=False):
+    """What a process may be given besides its command."""
+
+    name: str
+    nonce: str
+    cwd: str
+    env: Mapping[str, str]
+    user: str | int
+    group: str | int
+    umask: int
+    nofile: int
 
 
 class FreePorts:
@@ -54,24 +68,25 @@ class Bench:
         """What the component wrote."""
         return (self.folder / "log").read_text()
 
-    def order(self, *argv: str, name: str = "worker", nonce: str | None = None, **process: object) -> LaunchOrder:
+    def order(self, *argv: str, **more: Unpack[Settings]) -> LaunchOrder:
         """An order to run a command in the bench's folder."""
-        runs = ProcessSpec(**{"argv": argv, "cwd": str(self.folder), **process})  # type: ignore[arg-type]
-        spec = ComponentSpec(name=name, runs=runs, display_command=argv)
-        return LaunchOrder(spec=spec, life=1, nonce=nonce or f"1-{secrets.token_hex(6)}")
+        name = more.pop("name", "worker")
+        nonce = more.pop("nonce", f"1-{secrets.token_hex(6)}")
+        more.setdefault("cwd", str(self.folder))
+        spec = ComponentSpec(name=name, runs=ProcessSpec(argv=argv, **more), display_command=argv)  # type: ignore[misc]
+        return LaunchOrder(spec=spec, life=1, nonce=nonce)
 
-    async def launch(self, *argv: str, name: str = "worker", **process: object) -> ProcessLife:
+    async def launch(self, *argv: str, **more: Unpack[Settings]) -> ProcessLife:
         """A life of a command."""
-        return await self.launcher.launch(self.order(*argv, name=name, **process))
+        return await self.launcher.launch(self.order(*argv, **more))
 
-    async def sh(self, script: str, **process: object) -> ProcessLife:
+    async def sh(self, script: str, **more: Unpack[Settings]) -> ProcessLife:
         """A life of a shell script."""
-        return await self.launcher.launch(self.order("/bin/sh", "-c", script, **process))
+        return await self.launch("/bin/sh", "-c", script, **more)
 
-    async def python(self, script: str, *arguments: str, **process: object) -> ProcessLife:
+    async def python(self, script: str, *arguments: str, **more: Unpack[Settings]) -> ProcessLife:
         """A life of a Python script."""
-        order = self.order(sys.executable, "-S", "-E", "-c", script, *arguments, **process)
-        return await self.launcher.launch(order)
+        return await self.launch(sys.executable, "-S", "-E", "-c", script, *arguments, **more)
 
     async def read(self, name: str) -> str:
         """What a process writes into a file of the folder, once there is a whole line."""

@@ -21,7 +21,7 @@ from stigmerd.adapters.owned_thread import AT_ONCE
 from stigmerd.adapters.reaper import Children
 from stigmerd.adapters.spawn import Blueprint, Spawned
 from stigmerd.engine.ports import SpawnFailedError
-from tests.adapters.processes import IS_ROOT, bench, end, is_running, on_every_platform, wait_until
+from tests.adapters.processes import IS_ROOT, Settings, bench, end, is_running, on_every_platform, wait_until
 
 REPORT = """
 import json, os, resource, signal
@@ -155,7 +155,7 @@ def test_signals_that_were_ignored_or_blocked_at_the_start_are_reset() -> None:
 # What cannot be spawned.
 
 
-def _refusals(folder: Path) -> list[tuple[list[str], dict[str, object], int, str]]:
+def _refusals(folder: Path) -> list[tuple[list[str], Settings, int, str]]:
     """Commands and settings that cannot be, with the number and the words that say so."""
     plain = _script(folder / "plain", "exit 0\n")
     forbidden = _script(folder / "forbidden", "#!/bin/sh\n", 0o644)
@@ -182,9 +182,9 @@ def _refusals(folder: Path) -> list[tuple[list[str], dict[str, object], int, str
 @pytest.mark.parametrize("offer", ["everything", "no cgroup"])
 async def test_refusal_names_the_path_and_the_reason(tmp_path: Path, offer: str) -> None:
     async with bench(tmp_path, offer) as at:
-        for argv, process, number, message in _refusals(tmp_path):
+        for argv, settings, number, message in _refusals(tmp_path):
             with pytest.raises(SpawnFailedError) as failure:
-                await at.launcher.launch(at.order(*argv, **process))
+                await at.launch(*argv, **settings)
             assert message in str(failure.value)
             assert failure.value.errno == number
         assert cgroup.leaves(at.home) == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import pytest
 import trio
@@ -52,7 +53,7 @@ async def test_long_life_resets_the_backoff(supervise: Supervise, world: FakeWor
         await supervisor.begin(["web"], None)
         await trio.sleep(50)
     starts = world.launcher.starts("web")
-    assert [round(b - a, 3) for a, b in zip(starts, starts[1:], strict=False)] == [11.0] * 4
+    assert [round(b - a, 3) for a, b in pairwise(starts)] == [11.0] * 4
 
 
 async def test_success_completes_under_on_failure(

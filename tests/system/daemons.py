@@ -112,9 +112,9 @@ class Stack:
         for process in psutil.process_iter():
             with suppress(psutil.Error):
                 environment = process.environ()
-                if environment.get("STIGMER_HOME") == str(self.home) and "STIGMER_LIFE" in environment:
-                    if process.status() != psutil.STATUS_ZOMBIE:
-                        found.setdefault(environment["STIGMER_COMPONENT"], []).append(process.pid)
+                ours = environment.get("STIGMER_HOME") == str(self.home) and "STIGMER_LIFE" in environment
+                if ours and process.status() != psutil.STATUS_ZOMBIE:
+                    found.setdefault(environment["STIGMER_COMPONENT"], []).append(process.pid)
         return found
 
     def _answers(self) -> bool:

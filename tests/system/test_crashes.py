@@ -90,7 +90,8 @@ time.sleep(1000)
 def test_stop_leaves_no_grandchild_in_another_session_alive(home: Stack) -> None:
     (home.home / "escaper.py").write_text(ESCAPER)
     home.configure(
-        f"[component.a]\ncommand = ['{sys.executable}', './escaper.py']\ncwd = '{home.home}'\nstop = {{ grace = '300ms' }}\n"
+        f"[component.a]\ncommand = ['{sys.executable}', './escaper.py']\n"
+        f"cwd = '{home.home}'\nstop = {{ grace = '300ms' }}\n"
     )
     home.start()
     log = home.home / "logs" / "a.log"
