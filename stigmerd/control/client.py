@@ -22,6 +22,8 @@ HELLO_LIMIT = 5.0
 MAX_ANSWER = 64 * 1024 * 1024
 """Bytes of one line from the daemon: a bound against nonsense, far above any status document."""
 
+NO_STIGMERD = "what answers at the control socket is no stigmerd"
+
 RETRY_PAUSE = 0.05
 
 CHUNK = 64 * 1024
@@ -300,20 +302,26 @@ def _time_left(deadline: float | None) -> float | None:
 
 def _decode(line: bytes) -> dict[str, Any]:
     try:
-        message = json.loads(line.decode("utf-8"))
-    except ValueError as exc:
-        raise ControlError("what answers at the control socket is no stigmerd") from exc
-    if not isinstance(message, dict):
-        raise ControlError("what answers at the control socket is no stigmerd")
-    return message
+        return _to_object(json.loads(line.decode("utf-8")))
+    except (ValueError, RecursionError) as exc:
+        raise ControlError(NO_STIGMERD) from exc
+
+
+def _to_object(value: object) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ControlError(NO_STIGMERD)
+    return value
 
 
 def _to_notification(message: dict[str, Any]) -> Notification:
-    return Notification(str(message["method"]), dict(message.get("params") or {}))
+    return Notification(str(message["method"]), _to_object(message.get("params", {})))
 
 
 def _to_result(message: dict[str, Any]) -> dict[str, Any]:
     if "error" not in message:
-        return dict(message.get("result") or {})
-    error = dict(message["error"])
-    raise RemoteError(int(error.get("code", 0)), str(error.get("message", "")), dict(error.get("data") or {}))
+        return _to_object(message.get("result"))
+    error = _to_object(message["error"])
+    code = error.get("code")
+    if not isinstance(code, int):
+        raise ControlError(NO_STIGMERD)
+    raise RemoteError(code, str(error.get("message", "")), _to_object(error.get("data", {})))

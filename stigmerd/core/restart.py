@@ -56,5 +56,5 @@ def backoff(streak: int, policy: RestartPolicy) -> float:
     try:
         delay = policy.initial_backoff * policy.backoff_factor ** (streak - 1)
     except OverflowError:
-        return policy.max_backoff
+        return policy.max_backoff if policy.initial_backoff else 0.0
     return min(delay, policy.max_backoff)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import secrets
 import sys
@@ -16,7 +17,7 @@ import trio
 
 from stigmerd.adapters import proc, spawn
 from stigmerd.adapters.identity import end_strays_blocking
-from stigmerd.adapters.platform import Platform
+from stigmerd.adapters.platform import PR_SET_CHILD_SUBREAPER, Platform
 from stigmerd.adapters.process import ProcessLauncher, ProcessLife
 from stigmerd.adapters.reaper import Children
 from stigmerd.adapters.spawn import Blueprint, Spawned
@@ -122,10 +123,20 @@ async def bench(
             spawn=spawn,
         )
         try:
-            yield Bench(launcher, folder, platform)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(launcher.serve)
+                yield Bench(launcher, folder, platform)
+                nursery.cancel_scope.cancel()
         finally:
             end_strays_blocking(str(folder), 0)
             launcher.close()
+            _stop_being_subreaper(launcher)
+
+
+def _stop_being_subreaper(launcher: ProcessLauncher) -> None:
+    """Other tests of this session want orphans to go where they always went."""
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
+    launcher.children.reap_visible()
 
 
 async def end(life: ProcessLife) -> None:

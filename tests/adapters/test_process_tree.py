@@ -107,15 +107,13 @@ async def test_life_is_not_gone_before_the_child_that_ignores_sigterm(tmp_path: 
 
 @on_every_platform
 async def test_forking_swarm_is_ended(tmp_path: Path, offer: str) -> None:
-    async with bench(tmp_path, offer) as at, trio.open_nursery() as nursery:
-        nursery.start_soon(at.launcher.serve)
+    async with bench(tmp_path, offer) as at:
         life = await at.python(SWARM)
         await at.read("ready")
         began = trio.current_time()
         await end(life)
         assert trio.current_time() - began < (5 if offer == "nothing" else 1.5)
         assert await life.survivors() == ()
-        nursery.cancel_scope.cancel()
 
 
 async def test_processes_of_a_life_in_nested_cgroups_die_with_it(tmp_path: Path) -> None:

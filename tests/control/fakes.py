@@ -203,3 +203,6 @@ async def connect_in(folder: int, run_dir: str, unconnected: trio.socket.SocketT
                 return Peer(trio.SocketStream(unconnected))
             except BlockingIOError:  # as many as may wait do so already
                 await trio.sleep(0.005)
+            except OSError:
+                unconnected.close()
+                raise
