@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -118,8 +118,6 @@ class ContainerLauncher:
                 return None
         except EngineUnavailableError as exc:
             return Shut(reason="engine", message=str(exc))
-        except EngineRefusedError:
-            return None  # the launch tells why
         progress = self._pulls.want(runs.image, self._nursery)
         return Shut(reason="engine", message=progress) if progress is not None else None
 
@@ -170,24 +168,22 @@ class ContainerLauncher:
             return None
         return ExitStatus(code=seen.exit_code, oom=seen.oom)
 
-    async def end_strays(self, keep_nonces: frozenset[str], *, grace: float = STRAY_GRACE) -> tuple[Stray, ...]:
-        """End and remove this home's containers whose life is not among ``keep_nonces``.
+    async def end_strays(self, keep: Collection[str], *, grace: float = STRAY_GRACE) -> tuple[Stray, ...]:
+        """End and remove this home's containers whose life's nonce is not in ``keep``.
 
         Their last output goes into their component's log first.
 
         Raises:
             EngineUnavailableError: the engine cannot be asked now; nothing or some were ended.
         """
-        strays = [one for one in await self._engine.list_ours() if one.labels.get(NONCE_LABEL) not in keep_nonces]
+        strays = [one for one in await self._engine.list_ours() if one.labels.get(NONCE_LABEL) not in keep]
         async with trio.open_nursery() as tasks:
             for stray in strays:
                 tasks.start_soon(self._bury, stray, grace)
         return tuple(_stray(one) for one in strays)
 
-    # Making one.
-
     async def has_image(self, image: str) -> bool:
-        """Whether the engine has an image.
+        """Whether the engine has this image.
 
         Raises:
             EngineUnavailableError: the engine cannot be asked now.
@@ -195,10 +191,12 @@ class ContainerLauncher:
         try:
             await self._engine.call(lambda api: api.inspect_image(image))  # type: ignore[no-untyped-call]
         except EngineRefusedError as exc:
-            if exc.is_missing:
-                return False
-            raise
+            if not exc.is_missing:
+                raise EngineUnavailableError(f"the Docker Engine answers with an error: {exc}") from exc
+            return False
         return True
+
+    # Making one.
 
     async def _end_namesakes(self, component: str) -> None:
         """End what this home still has of a component: there is at most one life."""

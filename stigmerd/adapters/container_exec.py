@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from stigmerd.adapters.container_tree import find_marked, kill_member
+from stigmerd.adapters.container_tree import cgroup_members, find_marked, kill_member
 from stigmerd.adapters.docker_client import EngineRefusedError
 from stigmerd.adapters.docker_engine import DockerEngine, Reading
 from stigmerd.core.exit_status import ExitStatus
@@ -47,7 +47,7 @@ async def run_in_container(
         UnreachableError: the engine cannot be asked.
         SpawnFailedError: the container does not run, or the command did not come to be.
     """
-    mark = secrets.token_hex(8)
+    mark = f"{MARK}={secrets.token_hex(8)}"
     try:
         exec_id = await engine.call(partial(_create, container_id, tuple(command), mark))
         finished = False
@@ -70,7 +70,7 @@ async def run_in_container(
 
 
 def _create(container_id: str, command: tuple[str, ...], mark: str, api: APIClient) -> str:
-    return str(api.exec_create(container_id, list(command), environment={MARK: mark})["Id"])
+    return str(api.exec_create(container_id, list(command), environment=[mark])["Id"])
 
 
 def _collect(exec_id: str, api: APIClient, reading: Reading) -> bytes:
@@ -97,12 +97,16 @@ async def _kill(engine: DockerEngine, container_id: str, identity: Identity, exe
         return
     with suppress(EngineUnavailableError, EngineRefusedError):
         state = await engine.call(lambda api: api.exec_inspect(exec_id))
-        while found := find_marked(identity.pid, container_id, int(state.get("Pid") or 0), mark):
+        leader, init = int(state.get("Pid") or 0), identity.pid
+        dying = frozenset[int]()
+        # One that exits has lost its environment, and so its mark, before it has left.
+        while (found := find_marked(init, container_id, leader, mark)) or dying:
             denied = [inner for pid, inner in found.items() if not kill_member(pid, container_id)]
             if denied:
                 # Another user's processes: only from inside, by the engine, they can be killed.
                 await _kill_inside(engine, container_id, denied)
             await trio.sleep(CODE_PERIOD)
+            dying = (dying | found.keys()) & cgroup_members(init, container_id)
 
 
 async def _kill_inside(engine: DockerEngine, container_id: str, pids: Sequence[int]) -> None:

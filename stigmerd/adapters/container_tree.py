@@ -42,7 +42,7 @@ def cgroup_members(pid: int, container_id: str) -> frozenset[int]:
 def find_marked(pid: int, container_id: str, leader: int, mark: str) -> dict[int, int]:
     """The processes of one ``docker exec``: host pid to the pid inside the container.
 
-    They are the descendants of ``leader`` and what has ``mark`` in its environment, as far as that
+    They are the descendants of ``leader`` and what has the entry ``mark`` in its environment, as far as that
     may be read.
     """
     members = cgroup_members(pid, container_id)

@@ -143,6 +143,7 @@ class DockerEngine:
 
     def __init__(self, environment: Mapping[str, str], *, home: str) -> None:
         self.home = home
+        self._label = f"{HOME_LABEL}={home}"
         self._environment = dict(environment)
         self._client_at: tuple[EngineAddress, APIClient] | None = None
         self._url = "its address"
@@ -156,10 +157,6 @@ class DockerEngine:
         self._calls = trio.CapacityLimiter(CALLS)
         self._running: set[object] = set()
         self._let_go: set[object] = set()
-
-    @property
-    def _label(self) -> str:
-        return f"{HOME_LABEL}={self.home}"
 
     @property
     def trouble(self) -> str:

@@ -34,15 +34,15 @@ class Yard:
     engine: DockerEngine
     name: str = field(default_factory=lambda: f"test-{secrets.token_hex(4)}")
 
-    def order(self, *command: str, life: int = 1, **runs: Any) -> LaunchOrder:
+    def order(self, *command: str, life: int = 1, **runs: object) -> LaunchOrder:
         """An order for a container of the component ``c``."""
         definition: dict[str, Any] = {"image": IMAGE, "name": self.name, "network": "host", "command": command or SLEEP}
         spec = ComponentSpec(name="c", runs=ContainerSpec(**{**definition, **runs}), display_command=command)
         return LaunchOrder(spec=spec, life=life, nonce=secrets.token_hex(8))
 
-    async def launch(self, *command: str, **runs: Any) -> ContainerLife:
+    async def launch(self, *command: str, **runs: object) -> ContainerLife:
         """A life of the component ``c``."""
-        life = await self.launcher.launch(self.order(*command, **runs))
+        life = await self.launcher.launch(self.order(*command, life=1, **runs))
         assert isinstance(life, ContainerLife)
         return life
 
@@ -60,11 +60,20 @@ class Yard:
         """The lives that have a container."""
         return {one["Labels"][NONCE_LABEL] for one in self.ours()}
 
-    async def until(self, is_so: Callable[[], object], limit: float = 10.0) -> None:
-        """Wait until something is seen."""
-        with trio.fail_after(limit):
-            while not is_so():
-                await trio.sleep(0.02)
+
+async def until(is_so: Callable[[], object], limit: float = 10.0) -> None:
+    """Wait until something is seen."""
+    with trio.fail_after(limit):
+        while True:
+            if is_so():
+                return
+            await trio.sleep(0.02)
+
+
+def container_id(life: ContainerLife) -> str:
+    """The id of a life's container."""
+    assert life.identity.container_id is not None
+    return life.identity.container_id
 
 
 def open_log(folder: Path) -> Callable[[str], int]:
