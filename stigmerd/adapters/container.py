@@ -50,6 +50,9 @@ GLANCE = 0.1
 DISOWNED_LIMIT = 256
 """Lives that were given up and whose container may still appear; the oldest are forgotten first."""
 
+HURRY, HURRY_PERIOD = 10.0, 0.5
+"""Seconds after a life was given up in which its container is looked for more often, and how often."""
+
 RUNNING = frozenset({"running", "paused", "restarting"})
 
 
@@ -89,6 +92,7 @@ class ContainerLauncher:
         self._leaving: dict[str, trio.Event] = {}
         self._attendances: dict[str, tuple[trio.CancelScope, trio.Event]] = {}
         self._disowned: dict[str, None] = {}
+        self._hurry_until = 0.0
 
     async def serve(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Watch the engine, copy output and remove what was given up, until cancelled."""
@@ -138,7 +142,6 @@ class ContainerLauncher:
         finally:
             if not arrived:
                 self._disown(order.nonce)
-                self._engine.look_again()
 
     async def adopt(self, order: LaunchOrder, identity: Identity) -> Life | None:
         """The life of the container that ``identity`` names, if it runs and its labels say the same.
@@ -364,6 +367,8 @@ class ContainerLauncher:
     def _disown(self, nonce: str) -> None:
         """See to it that the container of this life is removed once the engine shows it."""
         self._disowned[nonce] = None
+        self._hurry_until = trio.current_time() + HURRY
+        self._engine.look_again()
         if len(self._disowned) > DISOWNED_LIMIT:
             del self._disowned[next(iter(self._disowned))]
 
@@ -373,6 +378,9 @@ class ContainerLauncher:
                 if one.labels.get(NONCE_LABEL) in self._disowned:
                     with suppress(EngineUnavailableError):
                         await self._bury(one, 0.0)
+            if trio.current_time() < self._hurry_until:
+                await trio.sleep(HURRY_PERIOD)
+                self._engine.look_again()
 
     async def _bury(self, one: Listed, grace: float) -> None:
         """End a container of ours that nobody attends to, copy its last output, and remove it."""

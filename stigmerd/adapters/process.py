@@ -66,7 +66,7 @@ class ProcessLauncher:
         children_nofile: int | None = None,
         spawn: Callable[[Blueprint, Children], Spawned] = spawn.spawn,
     ) -> None:
-        self._home = home
+        self.home = home
         self._environment = dict(environment)
         self._platform = platform
         self._open_log = open_log
@@ -141,7 +141,7 @@ class ProcessLauncher:
     ) -> Spawned:
         """Spawn the process of a life, or a command beside it that is told apart by ``probe``."""
         spec, name, base = process_of(order.spec), order.spec.name, self._platform.cgroup
-        marks = {proc.HOME_MARK: self._home, proc.COMPONENT_MARK: name, proc.LIFE_MARK: order.nonce}
+        marks = {proc.HOME_MARK: self.home, proc.COMPONENT_MARK: name, proc.LIFE_MARK: order.nonce}
         if probe is not None:
             marks[proc.PROBE_MARK] = probe
         blueprint = Blueprint(
@@ -165,11 +165,11 @@ class ProcessLauncher:
         """End, in its thread, what came to be after it was given up."""
         spawn.end(spawned, self.children)
         if probe is None and not spawned.sealed:
-            identity.end_strays_blocking(self._home, 0, only=nonce)
+            identity.end_strays_blocking(self.home, 0, only=nonce)
 
     async def _hunt(self, *, keep: Collection[str], only: str | None) -> list[Stray]:
         return await trio.to_thread.run_sync(
-            partial(identity.end_strays_blocking, self._home, 0, keep=frozenset(keep), only=only),
+            partial(identity.end_strays_blocking, self.home, 0, keep=frozenset(keep), only=only),
             abandon_on_cancel=True,
             limiter=self._hunting,
         )
@@ -183,7 +183,7 @@ class ProcessLauncher:
         if not identity.prove(claimed):
             leader.let_go()
             return None
-        return leader, cgroup.recorded_leaf(claimed.cgroup, self._home, order.spec.name, claimed.nonce)
+        return leader, cgroup.recorded_leaf(claimed.cgroup, self.home, order.spec.name, claimed.nonce)
 
 
 class ProcessLife:
@@ -291,7 +291,8 @@ class ProcessLife:
         return Usage(cpu_percent=round(100 * spent / (trio.current_time() - began), 1), memory_bytes=resident)
 
     def _is_member(self, marks: Marks) -> bool:
-        return marks.nonce == self._order.nonce and marks.probe not in self._commands
+        is_ours = marks.home == self._launcher.home and marks.nonce == self._order.nonce
+        return is_ours and marks.probe not in self._commands
 
     async def _attend(self, spawned: Spawned, probe: str, pipe: _Pipe) -> CommandResult:
         leader = Leader.of(spawned, self._launcher.children)

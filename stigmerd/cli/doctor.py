@@ -24,6 +24,7 @@ from stigmerd.cli.times import duration_text, size_text
 from stigmerd.config.load import load_stack
 from stigmerd.config.problems import ConfigError
 from stigmerd.core.spec import ContainerSpec, ProcessSpec, StackSpec
+from stigmerd.core.status import DaemonDocument
 
 OLDEST_KERNEL = (5, 4)
 ENOUGH_DISK = 256 * 1024 * 1024
@@ -65,13 +66,13 @@ def _findings(home: Home) -> Iterator[Finding]:
     yield from _guarantees()
     yield from _limits()
     yield from _home(home)
-    daemon = _daemon(home)
-    yield daemon
-    stack, configuration = _configuration(home)
+    daemon, finding = _daemon(home)
+    yield finding
+    stack, configuration = _configuration(home, daemon)
     yield configuration
     if stack is not None:
         yield from _programs(stack)
-        yield from _ports(stack, is_running=daemon.level == GOOD)
+        yield from _ports(stack, is_running=daemon is not None)
         yield from _docker(stack)
 
 
@@ -146,29 +147,31 @@ def _home(home: Home) -> Iterator[Finding]:
         yield Finding(GOOD, "disk", f"{size_text(free)} free")
 
 
-def _daemon(home: Home) -> Finding:
+def _daemon(home: Home) -> tuple[DaemonDocument | None, Finding]:
     try:
         with reached(home) as client:
             daemon = fetch_status(client).daemon
     except CommandError as exc:
-        level = FAIR if exc.exit_code == NOT_RUNNING else BAD
-        return Finding(level, "daemon", str(exc))
+        return None, Finding(FAIR if exc.exit_code == NOT_RUNNING else BAD, "daemon", str(exc))
     if daemon is None:
-        return Finding(BAD, "daemon", "it answers and says that it is not there")
-    problems = "; ".join(daemon.problems)
-    said = f"version {daemon.version}, pid {daemon.pid}, up {duration_text(daemon.uptime)}"
+        return None, Finding(BAD, "daemon", "it answers and says that it is not there")
+    problems = list(daemon.problems)
     if daemon.config_stale:
-        problems = "; ".join(filter(None, [problems, f"the file has changed: {hint('stigmer server reload', home)}"]))
-    return Finding(FAIR, "daemon", f"{said}: {problems}") if problems else Finding(GOOD, "daemon", said)
+        problems.append(f"the configuration has changed: {hint('stigmer server reload', home)}")
+    said = f"version {daemon.version}, pid {daemon.pid}, up {duration_text(daemon.uptime)}"
+    return daemon, Finding(FAIR if problems else GOOD, "daemon", "; ".join([said, *problems]))
 
 
-def _configuration(home: Home) -> tuple[StackSpec | None, Finding]:
+def _configuration(home: Home, daemon: DaemonDocument | None) -> tuple[StackSpec | None, Finding]:
+    """What the daemon runs, or would run."""
+    path = daemon.config if daemon is not None else None
     try:
-        stack = load_stack(None, home=home.path, environ=os.environ)
+        stack = load_stack(path, home=home.path, environ=os.environ)
     except ConfigError as exc:
         count = len(exc.errors)
         more = f", and {count - 1} more" if count > 1 else ""
-        advice = f"See all: {hint('stigmer server check', home)}"
+        check = f"stigmer server check {path}" if path is not None else "stigmer server check"
+        advice = f"See all: {hint(check, home)}"
         return None, Finding(BAD, "configuration", f"{exc.errors[0].message}{more}", advice)
     source = stack.source or "none, so the reference stack runs"
     return stack, Finding(GOOD, "configuration", f"{source}, {len(stack.components)} components")

@@ -10,12 +10,12 @@ import msgspec
 from stigmerd.adapters.store import Home, read_events
 from stigmerd.cli.errors import FAILED, NOT_RUNNING, OK, CommandError, check_names
 from stigmerd.cli.escape import escape, escape_line
-from stigmerd.cli.paint import Line, Span, line, paint, wants_colour
+from stigmerd.cli.paint import Line, Span, cut_line, line, paint, screen_width, wants_colour
 from stigmerd.cli.reach import fetch_status, find_home, hint, reached
 from stigmerd.cli.render import SYMBOLS
 from stigmerd.cli.status import last_known
 from stigmerd.cli.times import ago, local_time
-from stigmerd.core.explain import OUTPUT_LINES, ExplainReport, build_report
+from stigmerd.core.explain import TAIL_LINES, ExplainReport, build_report
 
 
 def explain(name: str, *, home: str | None, as_json: bool) -> int:
@@ -25,7 +25,8 @@ def explain(name: str, *, home: str | None, as_json: bool) -> int:
     if as_json:
         sys.stdout.write(msgspec.json.encode(report).decode() + "\n")
         return OK
-    lines = render_report(report, now=time.time(), command=_with_home(report.command, place))
+    command = _with_home(report.command, place)
+    lines = render_report(report, now=time.time(), command=command, width=screen_width(sys.stdout))
     sys.stdout.write(paint(lines, colour=wants_colour(sys.stdout)))
     return OK
 
@@ -55,7 +56,7 @@ def report_from_files(home: Home, name: str) -> ExplainReport:
     components = last_known(home).components
     check_names([name], [component.name for component in components])
     component = next(component for component in components if component.name == name)
-    tail = [raw.decode("utf-8", "backslashreplace") for raw in tail_lines(component.log, OUTPUT_LINES)]
+    tail = [raw.decode("utf-8", "backslashreplace") for raw in tail_lines(component.log, TAIL_LINES)]
     report = build_report(component, components, read_events(home), tail, time.time())
     note = "The daemon is not running: nothing happens by itself until it is started."
     return msgspec.structs.replace(report, next=note, next_start_at=None)
@@ -65,8 +66,8 @@ def _with_home(command: str, home: Home) -> str:
     return hint(command, home) if command.startswith("stigmer ") else command
 
 
-def render_report(report: ExplainReport, *, now: float, command: str) -> list[Line]:
-    """The report for a reader, most important first."""
+def render_report(report: ExplainReport, *, now: float, command: str, width: int | None = None) -> list[Line]:
+    """The report for a reader, most important first. Only the timeline is cut to the width."""
     symbol, style = SYMBOLS.get(report.state, ("?", "busy"))
     name = Span(escape_line(report.component), "strong")
     lines = [line(Span(f"{symbol} ", style), name, " is ", Span(escape_line(report.state), style)), line()]
@@ -74,11 +75,11 @@ def render_report(report: ExplainReport, *, now: float, command: str) -> list[Li
     if report.timeline:
         lines += [line(), line(Span("What the daemon did", "strong"))]
         lines += [
-            line(f"  {local_time(moment.at, now)}  {_life(moment.life)}{escape_line(moment.text)}")
+            cut_line(line(f"  {local_time(moment.at, now)}  {_life(moment.life)}{escape_line(moment.text)}"), width)
             for moment in report.timeline
         ]
     if report.output:
-        lines += [line(), line(Span(f"Its last {len(report.output)} lines of output", "strong"))]
+        lines += [line(), line(Span("The end of its output", "strong"))]
         lines += [line(Span("  | ", "off"), escape(text).rstrip("\n")) for text in report.output]
     lines += [line(), line(Span("What happens next", "strong")), line(f"  {escape_line(report.next)}")]
     lines += [line(), line(Span("Try", "strong")), line(f"  {escape_line(command)}")]

@@ -95,7 +95,7 @@ def _launch(home: Home, config: str | None) -> bool:
                 process.returncode = code or 0  # a living one is not ours to wait for any more
                 return code is None
             if code is not None and not home.is_taken():
-                raise _start_failed(code, said)
+                raise _start_failed(home, code, said)
             time.sleep(POLL)
     process.returncode = 0
     raise CommandError(
@@ -113,10 +113,11 @@ def _answers_now(home: Home) -> bool:
         return False
 
 
-def _start_failed(code: int, said: IO[bytes]) -> CommandError:
+def _start_failed(home: Home, code: int, said: IO[bytes]) -> CommandError:
     """What the daemon said before it ended, as the error of this command."""
     said.seek(0)
     words = escape(said.read().decode("utf-8", "backslashreplace")[-SHOWN_ERROR:]).strip()
     if not words:
-        words = f"The daemon ended at once, with {'signal' if code < 0 else 'code'} {abs(code)}, and said nothing."
+        how = f"by signal {-code}" if code < 0 else f"with code {code}"
+        words = f"The daemon ended at once, {how}. Look at its log: {daemon_log(home)}"
     return CommandError(words, USAGE if code == USAGE else FAILED)

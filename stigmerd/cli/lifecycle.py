@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from stigmerd.adapters.store import EventTail, Home, read_events
+from stigmerd.adapters.store import EventTail, Home, read_events, read_state
 from stigmerd.cli.errors import FAILED, NOT_RUNNING, OK, CommandError, check_names, usage_error
 from stigmerd.cli.escape import escape, escape_line
 from stigmerd.cli.launch import ensure_daemon
@@ -33,6 +33,7 @@ from stigmerd.control.client import Client, ConnectionLostError, DeadlinePassedE
 from stigmerd.core.status import ComponentDocument, StatusDocument
 
 START_TIMEOUT = 60.0
+DEFAULT_GRACE = 10.0
 REPLACE_TIMEOUT = 30.0
 FAREWELL_TIMEOUT = 10.0
 """Seconds in which a daemon that has stopped everything ends itself."""
@@ -130,10 +131,12 @@ def _why_not_up(component: ComponentDocument, limit: float) -> str:
     return f"not up after {limit:g} s{f': {reason}' if reason else ''}"
 
 
-def _conclude(place: Home, missing: dict[str, str], *, quiet: bool, as_json: bool) -> int:
-    """Show where everything stands, then name what did not come up, why, and its log."""
+def _conclude(
+    place: Home, missing: dict[str, str], names: Sequence[str] = (), *, quiet: bool, as_json: bool
+) -> int:
+    """Show where things stand, then name what did not come up, why, and its log."""
     with reached(place) as client:
-        document = fetch_status(client)
+        document = fetch_status(client, names)
     if not quiet or as_json:
         print_status(document, as_json=as_json)
     sys.stdout.flush()
@@ -166,14 +169,8 @@ def _ask_up(
     missing = {answer.name: answer.message for answer in answers if not answer.ok}
     if as_json:
         sys.stdout.write(json.dumps(result) + "\n")
-        _complain(place, missing)
-        return FAILED if missing else OK
-    return _conclude(place, missing, quiet=quiet, as_json=False)
-
-
-def _complain(place: Home, missing: dict[str, str]) -> None:
-    if missing:
-        _conclude(place, missing, quiet=True, as_json=False)
+        quiet = True
+    return _conclude(place, missing, names, quiet=quiet, as_json=False)
 
 
 def _check(place: Home, names: Sequence[str]) -> None:
@@ -260,17 +257,13 @@ def _conclude_stop(result: dict[str, Any], *, quiet: bool, as_json: bool) -> int
 
 def _stop_without_daemon(place: Home, names: Sequence[str], grace: float | None, *, quiet: bool) -> int:
     """End what a dead daemon left behind: only processes that provably are of this home."""
-    from stigmerd.adapters.identity import end_strays_blocking, find_ours
+    from stigmerd.adapters.identity import end_strays_blocking
 
     known = known_names(place)
     if names and known:
         check_names(names, known)
-    if names and any(found.component not in names for found in find_ours(place.path)):
-        raise CommandError(
-            f"The daemon is not running, but processes of it are (home {escape_line(place.path)}). Start it "
-            f"with: {hint('stigmer server start', place)}, or end all with: {hint('stigmer server stop', place)}"
-        )
-    strays = end_strays_blocking(place.path, 10.0 if grace is None else grace)
+    spared = _lives_of_others(place, names) if names else set()
+    strays = end_strays_blocking(place.path, DEFAULT_GRACE if grace is None else grace, keep=spared)
     for stray in strays:
         pids = ", ".join(map(str, stray.pids))
         if not stray.gone:
@@ -279,7 +272,18 @@ def _stop_without_daemon(place: Home, names: Sequence[str], grace: float | None,
             sys.stdout.write(escape_line(f"Ended {stray.component}, left by a dead daemon ({pids})") + "\n")
     if not all(stray.gone for stray in strays):
         return FAILED
-    return OK if quiet else _say_nothing_runs(place)
+    if not quiet:
+        what = f"nothing of {', '.join(names)} is up" if names else "nothing of it is up"
+        sys.stdout.write(f"The daemon is not running: {what} (home {escape_line(place.path)}).\n")
+    return OK
+
+
+def _lives_of_others(place: Home, names: Sequence[str]) -> set[str]:
+    """The lives that are not to be touched, by their nonces, from the state and from what runs."""
+    from stigmerd.adapters.identity import find_ours
+
+    recorded = {r.identity.nonce for n, r in read_state(place).components.items() if r.identity and n not in names}
+    return recorded | {found.nonce for found in find_ours(place.path) if found.component not in names}
 
 
 # restart --daemon

@@ -1,164 +1,249 @@
-"""``logs``: what components wrote, several in the order of their times, then what is new.
-
-Everything is read from the files, so a restart, a rotation or the daemon's death interrupts nothing.
-"""
+"""``logs``: what components wrote, from their files, whether a daemon runs or not."""
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import NamedTuple
 
-from stigmerd.adapters.output import DAEMON, LogFiles, LogTail
+from stigmerd.adapters.output import DAEMON, LogTail
 from stigmerd.adapters.store import Home
 from stigmerd.cli.errors import OK, check_names, usage_error
-from stigmerd.cli.escape import escape_bytes
+from stigmerd.cli.escape import escape_bytes, escape_line
 from stigmerd.cli.logtime import Stamped, interleave, stamp
-from stigmerd.cli.paint import wants_colour
+from stigmerd.cli.paint import STYLES, wants_colour
 from stigmerd.cli.reach import find_home
 from stigmerd.cli.status import known_names
 from stigmerd.cli.times import parse_since
 
-LAST = 50
-"""Lines of each log that are shown first."""
+DEFAULT_TAIL = 50
 
-POLL = 0.05
-"""Seconds between two looks for new lines."""
+POLL = 0.04
+"""Seconds between two looks at the files: a line is shown within 100 ms."""
 
-COLOURS = (36, 33, 35, 32, 34, 96, 93, 95, 92, 94)
-"""Of the prefixes, by place among the names, so that a component keeps its own."""
+BURST = 64
+"""Reads of one log before the others have their turn."""
 
-_BIRTH = re.compile(rb" stigmerd\[[a-z0-9_-]+\]: (?:Started|Restarted) ")
+COLOURS = (
+    "cyan",
+    "magenta",
+    "blue",
+    "good",
+    "busy",
+    "bright_cyan",
+    "bright_magenta",
+    "bright_blue",
+    "bright_green",
+    "bright_yellow",
+)
 
 
 class Wish(NamedTuple):
-    """What the operator wants to see. ``follow`` None: on a terminal only."""
+    """What the operator asked for. ``follow`` None: on a terminal. ``tail`` None: the default."""
 
-    names: tuple[str, ...]
-    include_daemon: bool
-    follow: bool | None
-    tail: int | None
-    since: str | None
-    grep: str | None
-    previous: bool
-    raw: bool
+    names: tuple[str, ...] = ()
+    include_daemon: bool = False
+    follow: bool | None = None
+    tail: int | None = None
+    since: str | None = None
+    grep: str | None = None
+    previous: bool = False
+    raw: bool = False
 
 
-class Printer:
-    """Writes lines to stdout: the bytes as they are into a pipe, escaped on a terminal."""
+class Selection(NamedTuple):
+    """Which lines are shown. ``start`` is an instant since the epoch."""
 
-    def __init__(self, names: Sequence[str], *, raw: bool, pattern: re.Pattern[bytes] | None) -> None:
-        self._prefixed = len(names) > 1 and not raw
-        self._escaped = sys.stdout.isatty() and not raw
-        self._pattern = pattern
-        colour = wants_colour(sys.stdout)
-        self._prefixes = {name: _prefix(name, number, colour=colour) for number, name in enumerate(sorted(names))}
+    start: float | None
+    pattern: re.Pattern[bytes] | None
 
-    def show(self, lines: Iterable[Stamped]) -> None:
-        """Print the lines that are wanted."""
-        for line in lines:
-            if self._pattern is None or self._pattern.search(line.data):
-                prefix = self._prefixes[line.name] if self._prefixed else b""
-                sys.stdout.buffer.write(prefix + self._shown(line.data))
-        sys.stdout.buffer.flush()
-
-    def _shown(self, data: bytes) -> bytes:
-        if not self._escaped:
-            return data if data.endswith(b"\n") or not self._prefixed else data + b"\n"
-        return escape_bytes(data.removesuffix(b"\n").removesuffix(b"\r")).encode() + b"\n"
+    def wants(self, entry: Stamped) -> bool:
+        """Whether this line is one of them."""
+        if self.start is not None and entry.at < self.start:
+            return False
+        return self.pattern is None or self.pattern.search(entry.data) is not None
 
 
 def logs(wish: Wish, *, home: str | None) -> int:
     """Print the last lines, and with ``follow`` go on until interrupted."""
     place = find_home(home)
-    names = _chosen(wish, place)
-    since = _since(wish.since)
-    printer = Printer(names, raw=wish.raw, pattern=_pattern(wish.grep))
-    follow = not wish.previous and (sys.stdout.isatty() if wish.follow is None else wish.follow)
-    last = _last(wish)
-    files = LogFiles(place)
-    with ExitStack() as open_tails:
-        tails = {name: open_tails.enter_context(LogTail(files.path(name), last=last)) for name in names}
-        first = {name: _first(name, tail, wish, since) for name, tail in tails.items()}
-        printer.show(interleave(first))
-        while follow:
+    names = _chosen(place, wish)
+    selection = _selection(wish)
+    if not names:
+        sys.stderr.write(f"There are no logs in {escape_line(place.logs)} yet.\n")
+        return OK
+    printer = Printer(names, known_names(place), raw=wish.raw)
+    is_followed = (sys.stdout.isatty() if wish.follow is None else wish.follow) and not wish.previous
+    with ExitStack() as stack:
+        readers = [Reader(name, stack.enter_context(_open(place, name, wish))) for name in names]
+        past = {reader.name: _past(reader, wish, selection, is_whole=not is_followed) for reader in readers}
+        for entry in interleave(past):
+            printer.write(entry)
+        while is_followed:
+            printer.flush()
             time.sleep(POLL)
-            printer.show(interleave({name: _new(name, tail) for name, tail in tails.items()}))
+            new = {reader.name: [entry for entry in reader.read(BURST) if selection.wants(entry)] for reader in readers}
+            for entry in interleave(new):
+                printer.write(entry)
+    printer.flush()
     return OK
 
 
-def _chosen(wish: Wish, place: Home) -> tuple[str, ...]:
-    known = known_names(place)
-    own = (DAEMON,) if wish.include_daemon or DAEMON in wish.names else ()
-    named = tuple(name for name in dict.fromkeys(wish.names) if name != DAEMON)
-    check_names(named, known)
-    if wish.names and not wish.include_daemon:
-        return (*named, *own)
-    return (*known, *own)
+def _chosen(place: Home, wish: Wish) -> list[str]:
+    """The names of the logs to read, each once."""
+    components = known_names(place)
+    on_disk = sorted(name.removesuffix(".log") for name in _listed(place.logs) if name.endswith(".log"))
+    if wish.names:
+        check_names(wish.names, list(dict.fromkeys([*components, *on_disk])))
+        names = list(wish.names)
+    else:
+        names = components or [name for name in on_disk if name != DAEMON]
+    return list(dict.fromkeys([*names, *([DAEMON] if wish.include_daemon else [])]))
 
 
-def _last(wish: Wish) -> int | None:
-    """How many lines to read at first; None where a time, not a number, is the limit."""
-    if wish.tail is not None and wish.tail < 0:
-        raise usage_error(f"--tail {wish.tail}: give a number of lines, 0 or more")
-    if wish.since is not None or wish.previous or wish.grep is not None:
-        return None
-    return LAST if wish.tail is None else wish.tail
-
-
-def _first(name: str, tail: LogTail, wish: Wish, since: float | None) -> Sequence[Stamped]:
-    """The lines of one log that are shown before the new ones."""
-    lines: list[bytes] = []
-    while more := tail.poll():
-        lines += more
-    lines += tail.flush()
-    if wish.previous:
-        lines = _life_before_last(lines)
-    stamped = stamp(name, lines, time.time())
-    if since is not None:
-        stamped = [line for line in stamped if line.at >= since]
-    if wish.tail is not None:
-        return stamped[-wish.tail :] if wish.tail else []
-    if wish.grep is not None and since is None and not wish.previous:
-        pattern = re.compile(wish.grep.encode())
-        return [line for line in stamped if pattern.search(line.data)][-LAST:]
-    return stamped
-
-
-def _life_before_last(lines: Sequence[bytes]) -> list[bytes]:
-    births = [number for number, line in enumerate(lines) if _BIRTH.search(line)]
-    if len(births) < 2:
-        return []
-    return list(lines[births[-2] : births[-1]])
-
-
-def _new(name: str, tail: LogTail) -> Sequence[Stamped]:
-    return stamp(name, tail.poll(), time.time(), time.time())
-
-
-def _since(text: str | None) -> float | None:
-    if text is None:
-        return None
-    start = parse_since(text, time.time())
-    if start is None:
-        raise usage_error(f"--since {text!r}: give a duration such as 10m, or a time such as 2026-01-22T04:00:00Z")
-    return start
-
-
-def _pattern(text: str | None) -> re.Pattern[bytes] | None:
-    if text is None:
-        return None
+def _listed(folder: str) -> list[str]:
     try:
-        return re.compile(text.encode())
+        return os.listdir(folder)
+    except FileNotFoundError:
+        return []
+
+
+def _selection(wish: Wish) -> Selection:
+    start = None if wish.since is None else parse_since(wish.since, time.time())
+    if wish.since is not None and start is None:
+        raise usage_error(
+            f"--since {escape_line(wish.since)}: give a duration (10m) or a time (2026-01-22T04:00:00Z)"
+        )
+    if wish.tail is not None and wish.tail < 0:
+        raise usage_error("--tail: give a number of lines, 0 or more")
+    try:
+        pattern = None if wish.grep is None else re.compile(os.fsencode(wish.grep))
     except re.error as exc:
-        raise usage_error(f"--grep {text!r} is no regular expression: {exc}") from exc
+        raise usage_error(f"--grep {escape_line(wish.grep or '')}: {exc}") from exc
+    return Selection(start, pattern)
 
 
-def _prefix(name: str, number: int, *, colour: bool) -> bytes:
-    text = f"[{name}]"
-    return (f"\x1b[{COLOURS[number % len(COLOURS)]}m{text}\x1b[0m " if colour else f"{text} ").encode()
+def _open(place: Home, name: str, wish: Wish) -> LogTail:
+    """The log, from where on it may hold lines to show."""
+    is_searched = wish.since is not None or wish.grep is not None or wish.previous
+    last = None if is_searched and wish.tail != 0 else DEFAULT_TAIL if wish.tail is None else wish.tail
+    return LogTail(os.path.join(place.logs, f"{name}.log"), last=last)
 
 
+class Reader:
+    """One log, read as stamped lines: the last time that it told is remembered."""
+
+    def __init__(self, name: str, tail: LogTail) -> None:
+        self.name = name
+        self._tail = tail
+        self._before: float | None = None
+        self._missed = 0
+
+    def read(self, limit: int) -> list[Stamped]:
+        """The lines that are there now, as far as ``limit`` reads bring them."""
+        lines: list[bytes] = []
+        for _ in range(limit):
+            more = self._tail.poll()
+            if not more:
+                break
+            lines += more
+        self._tell_missed()
+        return self._stamp(lines)
+
+    def rest(self) -> list[Stamped]:
+        """What has been written of a last line without its end."""
+        return self._stamp(self._tail.flush())
+
+    def _stamp(self, lines: Sequence[bytes]) -> list[Stamped]:
+        entries = stamp(self.name, lines, time.time(), self._before)
+        if entries and entries[-1].at != float("-inf"):
+            self._before = entries[-1].at
+        return entries
+
+    def _tell_missed(self) -> None:
+        if self._tail.missed > self._missed:
+            count, self._missed = self._tail.missed - self._missed, self._tail.missed
+            sys.stderr.write(f"{escape_line(self.name)}: {count} bytes were rotated away before they could be shown\n")
+
+
+def _past(reader: Reader, wish: Wish, selection: Selection, *, is_whole: bool) -> Sequence[Stamped]:
+    """The lines that are there already and are asked for. ``is_whole``: a line without an end counts."""
+    limit = wish.tail
+    if limit is None and (wish.grep is not None or wish.since is None) and not wish.previous:
+        limit = DEFAULT_TAIL
+    kept: deque[Stamped] = deque(maxlen=limit)
+    is_birth = _birth_of(reader.name) if wish.previous else None
+    lives: deque[list[Stamped]] = deque([[]], maxlen=2)
+    while entries := reader.read(1):
+        _keep(entries, selection, is_birth, lives, kept)
+    if is_whole:
+        _keep(reader.rest(), selection, is_birth, lives, kept)
+    if is_birth is not None and len(lives) > 1:
+        kept.extend(lives[0])
+    return kept
+
+
+def _keep(
+    entries: Sequence[Stamped],
+    selection: Selection,
+    is_birth: Callable[[bytes], object] | None,
+    lives: deque[list[Stamped]],
+    kept: deque[Stamped],
+) -> None:
+    """Sort lines in: to the life that wrote them, where lives are told apart, else to what is shown."""
+    if is_birth is None:
+        kept.extend(entry for entry in entries if selection.wants(entry))
+        return
+    for entry in entries:
+        if is_birth(entry.data):
+            lives.append([])
+        if selection.wants(entry):
+            lives[-1].append(entry)
+
+
+def _birth_of(name: str) -> Callable[[bytes], object]:
+    """Tells the line with which the daemon announces a new life of a component in its log."""
+    escaped = re.escape(name.encode())
+    return re.compile(rb"\S+Z stigmerd\[" + escaped + rb"\]: (?:Started|Restarted) " + escaped + rb"\b").match
+
+
+class Printer:
+    """Writes lines to stdout: escaped to a terminal, as they are to anything else.
+
+    Lines of several logs carry their log's name, but for ``raw``.
+    """
+
+    def __init__(self, names: Sequence[str], known: Sequence[str], *, raw: bool) -> None:
+        sys.stdout.flush()
+        self._out = sys.stdout.buffer
+        self._is_escaped = sys.stdout.isatty() and not raw
+        self._has_prefix = len(names) > 1 and not raw
+        # By the place among all components, so that one has the same colour whoever it is shown with.
+        order = sorted({*known, *names})
+        self._styles = {name: COLOURS[number % len(COLOURS)] for number, name in enumerate(order)}
+        self._is_coloured = wants_colour(sys.stdout)
+
+    def write(self, entry: Stamped) -> None:
+        """Write one line."""
+        data = entry.data
+        if self._is_escaped:
+            line = data.removesuffix(b"\n").removesuffix(b"\r")  # the end of a line, not a control in it
+            data = f"{escape_bytes(line)}\n".encode()
+        elif self._has_prefix and not data.endswith(b"\n"):
+            data += b"\n"
+        self._out.write(self._prefix(entry.name) + data if self._has_prefix else data)
+
+    def flush(self) -> None:
+        """Bring to the screen what was written."""
+        self._out.flush()
+
+    def _prefix(self, name: str) -> bytes:
+        text = f"[{escape_line(name)}]"
+        if self._is_coloured:
+            text = f"\x1b[{STYLES[self._styles[name]]}m{text}\x1b[0m"
+        return f"{text} ".encode()

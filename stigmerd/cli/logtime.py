@@ -1,8 +1,9 @@
 """Reads the time off a log line, and puts the lines of several logs into one order. Pure.
 
 Known forms: RFC 3339 (also with a space, a comma, or no zone: then local time, as Python's logging
-writes it), Go's ``log``, klog, seconds to nanoseconds of the epoch, and the ``time``, ``ts`` and
-``timestamp`` fields of JSON and logfmt. A line without a time belongs to the line before it.
+writes it), Go's ``log``, klog, the access logs of web servers, seconds to nanoseconds of the epoch,
+and the ``time``, ``ts`` and ``timestamp`` fields of JSON and logfmt. A line without a time belongs
+to the line before it.
 """
 
 from __future__ import annotations
@@ -22,6 +23,11 @@ _DATE = re.compile(
     rb"(?<!\d)(\d{4})[-/](\d\d)[-/](\d\d)[T ](\d\d):(\d\d):(\d\d)(?:[.,](\d{1,9}))?"
     rb"(?: ?(Z|[+-]\d\d:?\d\d)(?!\d))?"
 )
+_ACCESS = re.compile(
+    rb"\[(\d\d)/(Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)/(\d{4})[: ]"
+    rb"(\d\d):(\d\d):(\d\d)(?: ([+-]\d{4}))?\]"
+)
+_MONTHS = (b"Jan", b"Feb", b"Mar", b"Apr", b"May", b"Jun", b"Jul", b"Aug", b"Sep", b"Oct", b"Nov", b"Dec")
 _DATE_WITHIN = 48
 """A date that begins later than this in a line is what the line tells of, not when it was written."""
 _KLOG = re.compile(rb"[IWEF](\d\d)(\d\d) (\d\d):(\d\d):(\d\d)\.(\d{1,9})\s")
@@ -57,11 +63,18 @@ def _of_text(text: bytes, now: float) -> float | None:
     if klog:
         return _of_klog(klog, now)
     date = _DATE.search(text, 0, _DATE_WITHIN + 40)
-    return _of_date(date) if date and date.start() <= _DATE_WITHIN else None
+    if date and date.start() <= _DATE_WITHIN:
+        *numbers, fraction, zone = date.groups()
+        return _instant(numbers, fraction, zone)
+    access = _ACCESS.search(text)
+    if access:
+        day, month, year, *clock, zone = access.groups()
+        return _instant([year, b"%d" % (_MONTHS.index(month) + 1), day, *clock], None, zone)
+    return None
 
 
-def _of_date(match: re.Match[bytes]) -> float | None:
-    *numbers, fraction, zone = match.groups()
+def _instant(numbers: Sequence[bytes], fraction: bytes | None, zone: bytes | None) -> float | None:
+    """The instant of a date and a clock time, None where there is no such day or hour."""
     year, month, day, hour, minute, second = map(int, numbers)
     try:
         moment = datetime(year, month, day, hour, minute, min(second, 59), tzinfo=_zone(zone))

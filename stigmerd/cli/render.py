@@ -37,8 +37,9 @@ class Column(NamedTuple):
 
 
 def symbol_of(component: ComponentDocument) -> Span:
-    """The symbol and colour of the component's state."""
-    return Span(*SYMBOLS.get(component.state, ("?", "busy")))
+    """The symbol and colour of the component's state; grey where that is history."""
+    symbol, style = SYMBOLS.get(component.state, ("?", "busy"))
+    return Span(symbol, style if component.alive in {None, True} else "off")
 
 
 def health_of(component: ComponentDocument) -> Span:
@@ -166,7 +167,7 @@ def table(
     lines: list[Line] = [line("  ", Span(f" {titles}", "off"))]
     for component in components:
         lines.append(_row(component, columns, widths, now, component.name == selected))
-        below = [*remarks(component, now), *(details(component, now) if verbose else _ailing_probes(component, now))]
+        below = [*remarks(component, now), *(details(component, now) if verbose else _ailing_probes(component))]
         lines += [cut_line(line("     ", *remark), width) for remark in below]
         if component.log and (verbose or component.state == "failed"):
             lines.append(line(Span(f"     log: {escape_line(component.log)}", "off")))  # never cut: to be copied
@@ -222,8 +223,8 @@ def remarks(component: ComponentDocument, now: float) -> list[Line]:
     return lines
 
 
-def _ailing_probes(component: ComponentDocument, now: float) -> list[Line]:
-    return [_probe_line(probe, now) for probe in component.probes if probe.consecutive_failures]
+def _ailing_probes(component: ComponentDocument) -> list[Line]:
+    return [_probe_line(probe, None) for probe in component.probes if probe.consecutive_failures]
 
 
 def _next_start(component: ComponentDocument, now: float) -> str:
@@ -231,8 +232,8 @@ def _next_start(component: ComponentDocument, now: float) -> str:
     if component.state == "waiting" and component.blocked_by is not None and not component.reason:
         return f"waiting for {escape_line(component.blocked_by)}"
     due = parse_rfc3339(component.next_start_at)
-    if due is None:
-        return ""
+    if due is None or component.alive is not None:
+        return ""  # nothing is due, or nobody is there to do it
     soon = f"in {duration_text(due - now)}" if due > now else "now"
     if component.state == "failed":
         return f"one trial start {soon}"
@@ -264,16 +265,17 @@ def details(component: ComponentDocument, now: float) -> list[Line]:
     return lines
 
 
-def _probe_line(probe: ProbeDocument, now: float) -> Line:
+def _probe_line(probe: ProbeDocument, now: float | None) -> Line:
+    """One probe; without ``now`` only what is wrong with it."""
     style = {"passing": "good", "failing": "bad"}.get(probe.verdict or "", "busy")
     facts = []
-    if probe.duration is not None:
+    if probe.duration is not None and now is not None:
         facts.append(_latency(probe))
     if probe.consecutive_failures:
         facts.append(f"{probe.consecutive_failures} failed in a row")
     elif probe.consecutive_successes:
         facts.append(f"{probe.consecutive_successes} passed in a row")
-    if probe.last_at:
+    if probe.last_at and now is not None:
         facts.append(ago(probe.last_at, now))
     if probe.message:
         facts.append(escape_line(probe.message))

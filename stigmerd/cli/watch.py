@@ -1,93 +1,289 @@
-"""``status --watch``: a live view, fed by the daemon's own notifications, not by polling.
+"""``status --watch``: the stack live, fed by the daemon's subscription, with keys to act.
 
-On a terminal the table with the newest events under it; into a pipe one snapshot per change.
+One thread listens to the daemon and reconnects; the terminal belongs to the main thread alone.
 """
 
 from __future__ import annotations
 
-import json
+import os
+import queue
+import select
 import sys
+import termios
+import threading
 import time
+import tty
 from collections import deque
 from collections.abc import Iterator, Sequence
-from typing import Any
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import msgspec
 
 from stigmerd.adapters.store import EventTail, Home
-from stigmerd.cli.errors import OK
+from stigmerd.cli.errors import OK, CommandError
+from stigmerd.cli.escape import escape_line
 from stigmerd.cli.events import render_event
-from stigmerd.cli.paint import Line, line, screen_width, to_rich
-from stigmerd.cli.reach import find_home, narrow, open_client, reached, to_document
+from stigmerd.cli.paint import Line, Span, cut_line, line, paint, screen_width, to_rich, wants_colour
+from stigmerd.cli.reach import explained, fetch_status, find_home, narrow, open_client, reached, to_document
 from stigmerd.cli.render import render_status
-from stigmerd.cli.status import last_known, print_status
-from stigmerd.control.client import ConnectionLostError, ControlError, DeadlinePassedError
-from stigmerd.core.status import StatusDocument, to_plain
+from stigmerd.cli.status import print_status
+from stigmerd.control.client import ControlError
+from stigmerd.core.event import Entry
+from stigmerd.core.status import StatusDocument
 
-TICK = 0.5
-"""Seconds between two redraws without any news: uptimes and countdowns move."""
+if TYPE_CHECKING:
+    from rich.live import Live
 
-EVENTS = 8
-"""Newest events under the table."""
+TICK = 0.1
+"""Seconds after which keys, events and the size of the terminal are looked at again."""
+
+RECONNECT = 0.3
+
+KEPT_EVENTS = 200
+
+HELP = "q quit  ↑↓ select  r restart  s stop/start  l logs  e explain"
+
+KEYS = {b"\x1b[A": "up", b"k": "up", b"\x1b[B": "down", b"j": "down", b"\x03": "q", b"\x1bOA": "up", b"\x1bOB": "down"}
 
 
 def watch(names: Sequence[str], *, home: str | None, verbose: bool, as_json: bool) -> int:
-    """Show the status until interrupted, across restarts of the daemon."""
+    """Show the status until interrupted; on anything but a terminal, one snapshot per change."""
     place = find_home(home)
-    with reached(place):
-        pass  # without a daemon there is nothing to watch, and the operator is told
-    if as_json or not sys.stdout.isatty():
-        return _print_changes(place, names, verbose=verbose, as_json=as_json)
-    return _live(place, names, verbose=verbose)
+    with reached(place) as client:
+        fetch_status(client, names)  # an unknown name, or no daemon, is told before the screen is taken
+    feed = Feed(place)
+    feed.start()
+    if as_json or not (sys.stdout.isatty() and sys.stdin.isatty()):
+        return _print_changes(feed, names, verbose=verbose, as_json=as_json)
+    with EventTail(place) as history, _keyboard(), _screen() as live:
+        return Screen(place, names, feed, history, live, verbose=verbose).run()
 
 
-def _print_changes(place: Home, names: Sequence[str], *, verbose: bool, as_json: bool) -> int:
-    for document in _documents(place, names):
-        if document is None:
-            continue
-        if as_json:
-            sys.stdout.write(json.dumps(to_plain(document)) + "\n")
+class Feed(threading.Thread):
+    """Snapshots of the daemon, as they come: a document, or the sentence why there is none."""
+
+    def __init__(self, home: Home) -> None:
+        super().__init__(daemon=True)
+        self.news: queue.SimpleQueue[StatusDocument | str] = queue.SimpleQueue()
+        self._home = home
+
+    def run(self) -> None:
+        """Listen, for ever: a daemon that is replaced or restarted is listened to again."""
+        while True:
+            try:
+                with explained(self._home), open_client(self._home) as client:
+                    for notification in client.subscribe("status.subscribe"):
+                        self.news.put(to_document(notification.params))
+            except CommandError as exc:
+                self.news.put(str(exc))
+            time.sleep(RECONNECT)
+
+
+def _print_changes(feed: Feed, names: Sequence[str], *, verbose: bool, as_json: bool) -> int:
+    previous = None
+    while True:
+        news = feed.news.get()
+        if isinstance(news, str):
+            if news != previous:
+                sys.stderr.write(f"{news}\n")
         else:
-            print_status(document, verbose=verbose)
-        sys.stdout.flush()
-    return OK
+            print_status(narrow(news, names), verbose=verbose, as_json=as_json)
+            if not as_json:
+                sys.stdout.write("\n")
+            sys.stdout.flush()
+        previous = news
 
 
-def _live(place: Home, names: Sequence[str], *, verbose: bool) -> int:
+@contextmanager
+def _keyboard() -> Iterator[None]:
+    """Have keys at once and unechoed; the terminal is as before at the end, however that comes."""
+    fd = sys.stdin.fileno()
+    before = termios.tcgetattr(fd)
+    tty.setcbreak(fd)
+    try:
+        yield
+    finally:
+        termios.tcsetattr(fd, termios.TCSADRAIN, before)
+
+
+class _Live:
+    """The terminal's second screen, which can be left for a while."""
+
+    def __init__(self) -> None:
+        self._live = _make_live()
+
+    def enter(self) -> None:
+        """Take the screen."""
+        self._live.start()
+
+    def leave(self) -> None:
+        """Give the screen back, as it was."""
+        self._live.stop()
+        self._live = _make_live()
+
+    def draw(self, lines: list[Line]) -> None:
+        """Show these lines."""
+        self._live.update(to_rich(lines), refresh=True)
+
+
+def _make_live() -> Live:
     from rich.console import Console
     from rich.live import Live
 
-    newest: deque[Line] = deque(maxlen=EVENTS)
-    shown = last_known(place, names)
-    console = Console()
-    with EventTail(place) as history, Live(console=console, screen=True, auto_refresh=False) as live:
-        for document in _documents(place, names):
-            shown = document or shown
-            now = time.time()
-            newest.extend(render_event(entry, now) for entry in history.poll())
-            width = screen_width(sys.stdout)
-            lines = [*render_status(shown, now=now, width=width, verbose=verbose), line(), *newest]
-            live.update(to_rich(lines[: console.size.height]), refresh=True)
-    return OK
+    return Live(console=Console(), screen=True, auto_refresh=False, vertical_overflow="crop")
 
 
-def _documents(place: Home, names: Sequence[str]) -> Iterator[StatusDocument | None]:
-    """Each change of the status; None each half second without one. Without a daemon, what is known."""
-    while True:
-        try:
-            with open_client(place) as client:
-                client.call("status.subscribe")
-                yield from _told(client, names)
-        except ControlError:
-            yield last_known(place, names)
-            time.sleep(TICK)
+@contextmanager
+def _screen() -> Iterator[_Live]:
+    live = _Live()
+    live.enter()
+    try:
+        yield live
+    finally:
+        live.leave()
 
 
-def _told(client: Any, names: Sequence[str]) -> Iterator[StatusDocument | None]:  # noqa: ANN401  (a Client)
-    while True:
-        try:
-            notification = client.next_notification(time.monotonic() + TICK)
-        except DeadlinePassedError:
-            yield None
-            continue
-        except ConnectionLostError:
+class Screen:
+    """What is on the screen, and what a key does to it."""
+
+    def __init__(
+        self, home: Home, names: Sequence[str], feed: Feed, history: EventTail, live: _Live, *, verbose: bool
+    ) -> None:
+        self._home = home
+        self._names = names
+        self._feed = feed
+        self._history = history
+        self._live = live
+        self._verbose = verbose
+        self._document: StatusDocument | None = None
+        self._events: deque[Entry] = deque(maxlen=KEPT_EVENTS)
+        self._selected = 0
+        self._message = ""
+        self._actions: queue.SimpleQueue[str] = queue.SimpleQueue()
+
+    def run(self) -> int:
+        """Draw and obey until ``q``."""
+        while True:
+            self._take_news()
+            self._live.draw(self._lines())
+            key = _read_key(TICK)
+            if key == "q":
+                return OK
+            self._obey(key)
+
+    def _take_news(self) -> None:
+        while not self._feed.news.empty():
+            news = self._feed.news.get()
+            if isinstance(news, str):
+                self._message = news
+                if self._document is not None:
+                    self._document = msgspec.structs.replace(self._document, daemon=None, healthy=False)
+            else:
+                if self._document is None or self._document.daemon is None:
+                    self._message = ""
+                self._document = narrow(news, self._names)
+        while not self._actions.empty():
+            self._message = self._actions.get()
+        self._events.extend(e for e in self._history.poll() if not self._names or e.component in self._names)
+
+    def _lines(self) -> list[Line]:
+        width, height = os.get_terminal_size(sys.stdout.fileno())
+        now = time.time()
+        body: list[Line] = [line("waiting for the daemon …")]
+        if self._document is not None:
+            body = render_status(
+                self._document, now=now, width=width, verbose=self._verbose, selected=self._selected_name()
+            )
+        foot = [line(Span(self._message or HELP, "busy" if self._message else "faint"))]
+        room = height - len(body) - len(foot) - 2
+        events = [render_event(entry, now) for entry in list(self._events)[-room:]] if room > 0 else []
+        middle = [line(), *events] if events else []
+        padding = [line()] * max(0, height - len(body) - len(middle) - len(foot))
+        lines = [*body, *middle, *padding][: height - len(foot)] + foot
+        return [cut_line(spans, width) for spans in lines]
+
+    def _selected_name(self) -> str | None:
+        if self._document is None or not self._document.components:
+            return None
+        self._selected = max(0, min(self._selected, len(self._document.components) - 1))
+        return self._document.components[self._selected].name
+
+    def _obey(self, key: str) -> None:
+        name = self._selected_name()
+        if key in {"up", "down"}:
+            self._selected += -1 if key == "up" else 1
+        elif name is None or self._document is None:
             return
-        yield narrow(to_document(notification.params), names)
+        elif key == "r":
+            self._act("restart", name)
+        elif key == "s":
+            state = self._document.components[self._selected].state
+            self._act("start" if state in {"stopped", "failed", "completed"} else "stop", name)
+        elif key == "l":
+            self._leave_for_logs(name)
+        elif key == "e":
+            self._leave_for_report(name)
+
+    def _act(self, method: str, name: str) -> None:
+        """Ask the daemon in the background, so that the screen goes on."""
+        self._message = f"{method} {escape_line(name)} …"
+
+        def ask() -> None:
+            try:
+                with open_client(self._home) as client:
+                    answers = client.call(method, names=[name])["components"]
+                text = "; ".join(f"{a['name']}: {a['state']} {a['message']}".strip() for a in answers)
+            except ControlError as exc:
+                text = str(exc)
+            self._actions.put(escape_line(f"{method}: {text}"))
+
+        threading.Thread(target=ask, daemon=True).start()
+
+    def _leave_for_logs(self, name: str) -> None:
+        """Follow a component's log on the first screen until Ctrl-C."""
+        from stigmerd.cli.logs import Wish, logs
+
+        self._live.leave()
+        sys.stdout.write(f"--- {escape_line(name)}: Ctrl-C goes back\n")
+        try:
+            logs(Wish(names=(name,), follow=True), home=self._home.path)
+        except KeyboardInterrupt:
+            pass
+        except CommandError as exc:
+            self._message = str(exc)
+        finally:
+            self._live.enter()
+
+    def _leave_for_report(self, name: str) -> None:
+        """Show the report on a component on the first screen until a key."""
+        from stigmerd.cli.explain import fetch_report, render_report
+
+        try:
+            report = fetch_report(self._home, name)
+        except CommandError as exc:
+            self._message = str(exc)
+            return
+        self._live.leave()
+        lines = render_report(report, now=time.time(), command=report.command, width=screen_width(sys.stdout))
+        sys.stdout.write(paint(lines, colour=wants_colour(sys.stdout)) + "--- any key goes back\n")
+        sys.stdout.flush()
+        while not _read_key(TICK):
+            pass
+        self._live.enter()
+
+
+def _read_key(timeout: float) -> str:
+    """The next key: a name of KEYS, a letter, or "" where none came in time.
+
+    Raises:
+        KeyboardInterrupt: the terminal has gone.
+    """
+    fd = sys.stdin.fileno()
+    ready, _, _ = select.select([fd], [], [], timeout)
+    if not ready:
+        return ""
+    data = os.read(fd, 16)
+    if not data:
+        raise KeyboardInterrupt
+    return KEYS.get(data) or KEYS.get(data[:1]) or data[:1].decode("ascii", "replace")

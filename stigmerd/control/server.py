@@ -131,8 +131,11 @@ class ControlServer:
     async def _accept(self, listener: socket.socket, connections: trio.Nursery) -> None:
         incoming = trio.socket.from_stdlib_socket(listener)
         is_reported = False
+        self._keep_spare()
         while True:
-            self._keep_spare()
+            # accept(2) looks for a descriptor first: without one it fails though nobody is waiting,
+            # and an operator would be displaced for no one.
+            await trio.lowlevel.wait_readable(listener)
             try:
                 peer, _ = await incoming.accept()
             except OSError as exc:
@@ -141,6 +144,8 @@ class ControlServer:
                 is_reported = True
                 await self._make_possible(exc)
                 continue
+            # Not before the next accept: what was given up for it would be taken back at once.
+            self._keep_spare()
             is_reported = False
             if _is_trusted(peer):
                 self._admit(peer, connections)

@@ -8,6 +8,7 @@ waits for.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 
@@ -18,6 +19,9 @@ from stigmerd.core.exit_status import ExitStatus
 from stigmerd.core.status import ComponentDocument, ExitDocument, ProbeDocument
 
 OUTPUT_LINES = 20
+
+TAIL_LINES = 200
+"""How many of the log's last lines to hand over: enough to find those of the life that failed."""
 TIMELINE_LINES = 15
 
 DEPENDENCY_SHADOW = 30.0
@@ -91,7 +95,7 @@ def build_report(
     """Explain the last failure of ``component``.
 
     ``events`` may hold those of other components too; ``tail`` are the last lines of the log,
-    oldest first; ``now`` is seconds since the epoch.
+    oldest first, best :data:`TAIL_LINES` of them; ``now`` is seconds since the epoch.
     """
     own = [entry for entry in events if entry.component == component.name]
     by_name = {other.name: other for other in all_components}
@@ -115,7 +119,7 @@ def build_report(
         root_cause=root.name if root else None,
         blocks=_blocked(component.name, all_components),
         timeline=tuple(_moment(entry) for entry in own[-TIMELINE_LINES:]),
-        output=tuple(tail[-OUTPUT_LINES:]),
+        output=_output(component.name, own, failure, tail),
         log=component.log,
         next=following,
         next_start_at=component.next_start_at,
@@ -332,6 +336,24 @@ def _blocked(name: str, all_components: Iterable[ComponentDocument]) -> tuple[st
         found |= dict.fromkeys(fresh)
         grew = bool(fresh)
     return tuple(found)[1:]
+
+
+# What it wrote.
+
+
+def _output(name: str, own: Sequence[Entry], failure: _Failure, tail: Sequence[str]) -> tuple[str, ...]:
+    """The last lines that the life that failed wrote, without what the daemon noted between them."""
+    said_by_daemon = re.compile(rf"\S+Z stigmerd\[{re.escape(name)}\]: (\w+)")
+    lives: list[list[str]] = [[]]
+    for text in tail:
+        note = said_by_daemon.match(text)
+        if note is None:
+            lives[-1].append(text)
+        elif note[1] in {"Started", "Restarted"}:
+            lives.append([])
+    newer = 0 if failure.life is None else sum(e.event == "starting" and (e.life or 0) > failure.life for e in own)
+    chosen = lives[-1 - newer] if newer < len(lives) else []
+    return tuple(chosen[-OUTPUT_LINES:])
 
 
 # What comes next.

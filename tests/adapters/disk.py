@@ -8,6 +8,7 @@ import os
 import resource
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -86,6 +87,19 @@ def start_python(code: str, *args: str | int, **options: Any) -> subprocess.Pope
     """Run Python code that may import stigmerd."""
     environ = {**os.environ, "PYTHONPATH": SOURCE}
     return subprocess.Popen([sys.executable, "-c", code, *map(str, args)], env=environ, **options)
+
+
+@contextlib.contextmanager
+def in_thread(do: Callable[[threading.Event], object]) -> Iterator[None]:
+    """Run ``do`` in a thread meanwhile; the event that it is given says when to end."""
+    over = threading.Event()
+    thread = threading.Thread(target=do, args=(over,))
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 def joined(log: str) -> bytes:

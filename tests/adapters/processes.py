@@ -16,7 +16,7 @@ import pytest
 import trio
 
 from stigmerd.adapters import proc, spawn
-from stigmerd.adapters.identity import end_strays_blocking
+from stigmerd.adapters.identity import boot_id, end_strays_blocking
 from stigmerd.adapters.platform import PR_SET_CHILD_SUBREAPER, Platform
 from stigmerd.adapters.process import ProcessLauncher, ProcessLife
 from stigmerd.adapters.reaper import Children
@@ -112,6 +112,7 @@ async def bench(
         elif offer == "nothing":
             platform = Platform()
             patch.setattr(proc, "HAS_PROCFS", False)
+            boot_id.cache_clear()
             patch.setattr(proc, "has_pidfd", lambda: False)
             patch.setattr(proc, "has_pidfd_inodes", lambda: False)
         launcher = ProcessLauncher(
@@ -131,6 +132,7 @@ async def bench(
             end_strays_blocking(str(folder), 0)
             launcher.close()
             _stop_being_subreaper(launcher)
+            boot_id.cache_clear()
 
 
 def _stop_being_subreaper(launcher: ProcessLauncher) -> None:

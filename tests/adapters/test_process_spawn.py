@@ -16,7 +16,7 @@ import pytest
 import trio
 import trio.testing
 
-from stigmerd.adapters import cgroup, proc, spawn
+from stigmerd.adapters import proc, spawn
 from stigmerd.adapters.owned_thread import AT_ONCE
 from stigmerd.adapters.reaper import Children
 from stigmerd.adapters.spawn import Blueprint, Spawned
@@ -177,17 +177,6 @@ def _refusals(folder: Path) -> list[tuple[list[str], Settings, int, str]]:
         (["true", "\0"], {}, errno.EINVAL, "embedded null byte"),
         (["true", "x" * 3_000_000], {}, errno.E2BIG, "Argument list too long"),
     ]
-
-
-@pytest.mark.parametrize("offer", ["everything", "no cgroup"])
-async def test_refusal_names_the_path_and_the_reason(tmp_path: Path, offer: str) -> None:
-    async with bench(tmp_path, offer) as at:
-        for argv, settings, number, message in _refusals(tmp_path):
-            with pytest.raises(SpawnFailedError) as failure:
-                await at.launch(*argv, **settings)
-            assert message in str(failure.value)
-            assert failure.value.errno == number
-        assert cgroup.leaves(at.home) == []
 
 
 async def test_log_that_cannot_be_opened_is_a_refusal(tmp_path: Path) -> None:

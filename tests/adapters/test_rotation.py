@@ -16,7 +16,7 @@ from stigmerd.adapters.output import LogFiles, LogTail
 from stigmerd.adapters.rotation import Cut, plan_collapse, plan_truncation
 from stigmerd.adapters.store import Home
 from stigmerd.core.spec import LogPolicy
-from tests.adapters.disk import die_in_every_call, full_disk, joined, require_collapse, start_python
+from tests.adapters.disk import die_in_every_call, full_disk, in_thread, joined, require_collapse, start_python
 
 MIB = 1024 * 1024
 WRITER = """
@@ -88,28 +88,20 @@ def test_no_line_is_lost_or_doubled_under_a_writer_at_full_speed(collapsing: Log
     logs, path = collapsing, collapsing.path("a")
     logs.rule("a", LogPolicy(max_size=MIB, keep=1000, compress=compress))
     followed: list[bytes] = []
-    over = threading.Event()
+    tail = LogTail(path)
 
-    def follow() -> None:
-        with LogTail(path) as tail:
-            ready.set()
-            while not over.is_set():
-                followed.extend(tail.poll())
-                time.sleep(0.001)
-            while lines := tail.poll():
-                followed.extend(lines)
+    def follow(over: threading.Event) -> None:
+        while not over.is_set():
+            followed.extend(tail.poll())
+            time.sleep(0.001)
 
-    ready = threading.Event()
-    follower = threading.Thread(target=follow)
-    follower.start()
-    ready.wait()
-    with start_writer(logs, 200_000) as writer:
-        while writer.poll() is None:
+    with tail:
+        with in_thread(follow), start_writer(logs, 200_000) as writer:
+            while writer.poll() is None:
+                logs.rotate_due()
+                time.sleep(0.005)
             logs.rotate_due()
-            time.sleep(0.005)
-    logs.rotate_due()
-    over.set()
-    follower.join()
+        followed += read_lines(tail)
     assert len(rotated_files(path)) >= 5
     assert numbers(joined(path)) == list(range(200_000))
     assert numbers(b"".join(followed)) == list(range(200_000))

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from stigmerd.adapters.store import Home, Loaded, StateFiles, read_state
 from stigmerd.core.record import ComponentRecord, DaemonRecord, Identity
 from stigmerd.core.status import ComponentDocument
-from tests.adapters.disk import die_in_every_call, full_disk, start_python
+from tests.adapters.disk import die_in_every_call, full_disk, in_thread, start_python
 
 DAEMON = DaemonRecord(pid=4711, start_ticks=1, boot_id="boot", version="0.1.0", started_at="2026-01-22T04:00:00.000Z")
 
@@ -328,18 +328,14 @@ def test_text_that_is_no_unicode_does_not_keep_a_record_from_being_written(home:
 
 def test_checkpoints_in_a_thread_lose_no_change_of_the_loop(home: Home) -> None:
     state, _ = opened(home)
-    over = threading.Event()
 
-    def checkpoint() -> None:
+    def checkpoint(over: threading.Event) -> None:
         while not over.is_set():
             state.checkpoint()
 
-    worker = threading.Thread(target=checkpoint)
-    worker.start()
-    for life in range(1, 2000):
-        state.put(record(f"c{life % 7}", life=life))
-    over.set()
-    worker.join()
+    with in_thread(checkpoint):
+        for life in range(1, 2000):
+            state.put(record(f"c{life % 7}", life=life))
     state.close()
     found = read_state(home)
     assert found.problems == []

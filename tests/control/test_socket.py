@@ -187,17 +187,17 @@ def no_descriptors_left() -> Iterator[None]:
 async def test_operators_are_served_one_after_the_other_without_a_descriptor_left(serve: Serve) -> None:
     async with serve() as served:
         await wait_answering(served)
-        unconnected = [new_socket() for _ in range(3)]
         folder = endpoint.open_folder(served.run_dir)
-        with no_descriptors_left(), trio.fail_after(5):
-            peers = []
+        unconnected = [new_socket() for _ in range(3)]
+        with contextlib.ExitStack() as opened:
+            opened.callback(os.close, folder)
             for free in unconnected:
-                peers.append(await connect_in(folder, served.run_dir, free))
-                assert "result" in await peers[-1].call("hello")
-        os.close(folder)
+                opened.enter_context(free)
+            with no_descriptors_left(), trio.fail_after(5):
+                for free in unconnected:
+                    operator = await connect_in(folder, served.run_dir, free)
+                    assert "result" in await operator.call("hello")
         await wait_answering(served)
-        for peer in peers:
-            await peer.__aexit__()
     assert "cannot accept" in served.problems[0][0]
 
 

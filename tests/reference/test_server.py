@@ -26,15 +26,6 @@ def test_server_says_that_it_serves(tmp_path: Path) -> None:
         assert refused.value.code() is grpc.StatusCode.NOT_FOUND
 
 
-def test_watchers_learn_that_the_server_is_closing(tmp_path: Path) -> None:
-    with running_server(tmp_path) as (server, address), connected(address) as channel:
-        updates = watch(channel)
-        assert next(updates) is Serving.SERVING
-        server.process.terminate()
-        assert list(updates) == [Serving.NOT_SERVING]
-        assert server.wait_exit() == 0
-
-
 def test_watch_of_an_unknown_service_waits_for_it(tmp_path: Path) -> None:
     with running_server(tmp_path) as (_, address), connected(address) as channel:
         assert next(watch(channel, "no.such.Service")) is Serving.SERVICE_UNKNOWN
