@@ -140,16 +140,6 @@ async def test_container_removed_by_hand_is_an_exit(yard: Yard) -> None:
     assert status.code in {137, None}
 
 
-async def test_container_restarted_by_hand_is_an_exit_and_is_ended(yard: Yard) -> None:
-    life = await yard.launch("/bin/sh", "-c", "trap 'exit 5' TERM; while :; do sleep 0.05; done")
-    yard.api.restart(container_id(life))
-    with trio.fail_after(5):
-        assert (await life.wait_exit()).code in {5, None}
-        await life.kill()
-        await life.release()
-    assert yard.ours() == []
-
-
 async def test_paused_container_is_alive_and_says_so(yard: Yard) -> None:
     life = await yard.launch()
     yard.api.pause(container_id(life))
