@@ -32,6 +32,7 @@ ALLOWED = {
         "stigmerd.config",
         "stigmerd.control.client",
         "stigmerd.control.protocol",
+        "stigmerd.adapters.home",
         "stigmerd.adapters.store",
         "stigmerd.adapters.identity",
         "stigmerd.adapters.output",

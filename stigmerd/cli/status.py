@@ -1,6 +1,6 @@
 """``status``: the stack at a glance, from the daemon, or as a dead daemon left it.
 
-On the fast path: nothing heavy is imported here.
+On the fast path: what only a dead daemon's state needs is imported when it is read.
 """
 
 from __future__ import annotations
@@ -8,17 +8,20 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import msgspec
 
-from stigmerd.adapters.store import Home, read_state
+from stigmerd.adapters.home import Home
 from stigmerd.cli.errors import FAILED, NOT_RUNNING, OK, CommandError, check_names
 from stigmerd.cli.paint import paint, screen_width, wants_colour
 from stigmerd.cli.reach import fetch_status, find_home, not_running, reached
 from stigmerd.cli.render import render_status
 from stigmerd.cli.times import parse_rfc3339
-from stigmerd.core.record import ComponentRecord
 from stigmerd.core.status import ComponentDocument, StatusDocument
+
+if TYPE_CHECKING:
+    from stigmerd.core.record import ComponentRecord
 
 
 def status(names: Sequence[str], *, home: str | None, verbose: bool, as_json: bool) -> int:
@@ -53,6 +56,8 @@ def last_known(home: Home, names: Sequence[str] = ()) -> StatusDocument:
     Raises:
         CommandError: a name that the state does not know.
     """
+    from stigmerd.adapters.store import read_state
+
     records = read_state(home).components
     if not records:
         raise not_running(home)
@@ -75,4 +80,6 @@ def _as_last_seen(record: ComponentRecord) -> ComponentDocument:
 
 def known_names(home: Home) -> list[str]:
     """The components that the state knows, in its order: what works without a daemon."""
+    from stigmerd.adapters.store import read_state
+
     return list(read_state(home).components)
