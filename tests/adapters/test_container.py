@@ -140,6 +140,16 @@ async def test_container_removed_by_hand_is_an_exit(yard: Yard) -> None:
     assert status.code in {137, None}
 
 
+async def test_container_restarted_by_hand_is_an_exit_and_is_ended(yard: Yard) -> None:
+    life = await yard.launch()
+    yard.api.restart(container_id(life), timeout=0)
+    with trio.fail_after(5):
+        assert (await life.wait_exit()).code in {137, None}
+        await life.kill()
+        await life.release()
+    assert yard.ours() == []
+
+
 async def test_paused_container_is_alive_and_says_so(yard: Yard) -> None:
     life = await yard.launch()
     yard.api.pause(container_id(life))
@@ -239,6 +249,16 @@ async def test_tail_is_the_end_of_a_long_output(yard: Yard) -> None:
     assert result.tail.endswith("\n20000\n")
 
 
+async def test_cancelled_command_leaves_nothing_behind(yard: Yard) -> None:
+    life = await yard.launch()
+    if life.identity.pid is None:
+        return  # the engine is on another host
+    before = await life.members()
+    with trio.move_on_after(0.5):
+        await life.run(["/bin/sh", "-c", "sleep 500 & (sleep 500 &) ; sleep 500"])
+    assert await life.members() == before
+
+
 # Launching.
 
 
@@ -251,6 +271,11 @@ async def test_missing_program_is_told_and_its_container_removed(yard: Yard) -> 
     with pytest.raises(SpawnFailedError, match="/nope"):
         await yard.launch("/nope")
     await until(lambda: not yard.ours())
+
+
+async def test_bad_port_is_told(yard: Yard) -> None:
+    with pytest.raises(SpawnFailedError, match=r"component\.c\.container\.ports"):
+        await yard.launch(network="none", ports=("http",))
 
 
 async def test_foreign_container_keeps_its_name(yard: Yard) -> None:
