@@ -180,9 +180,7 @@ class StateFiles:
         daemon: DaemonRecord | None = None,
     ) -> None:
         self._document.sequence += 1
-        change = _Change(
-            schema=SCHEMA, sequence=self._document.sequence, put=put, forget=forget, daemon=daemon
-        )
+        change = _Change(schema=SCHEMA, sequence=self._document.sequence, put=put, forget=forget, daemon=daemon)
         self._unwritten.pop(about, None)  # to the end: the file is in the order of the numbers
         self._unwritten[about] = _to_json(change) + b"\n"
         self._write_unwritten()

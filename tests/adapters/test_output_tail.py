@@ -137,9 +137,7 @@ def test_follower_that_was_away_too_long_counts_what_it_missed(logs: LogFiles, w
         assert tail.missed > 100_000
 
 
-def test_follower_sees_all_when_the_log_is_renamed_and_begun_anew(
-    logs: LogFiles, writer: Writer, path: str
-) -> None:
+def test_follower_sees_all_when_the_log_is_renamed_and_begun_anew(logs: LogFiles, writer: Writer, path: str) -> None:
     writer.write(300)
     logs.rotate_due()
     with LogTail(path, last=None) as tail:
