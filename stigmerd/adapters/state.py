@@ -86,7 +86,7 @@ class StateFiles:
     """The engine's ``StateStore``. :meth:`load` comes first.
 
     ``put``, ``forget`` and ``set_daemon`` belong to the loop's thread and cost one small write
-    each. ``checkpoint`` belongs to one worker thread: it takes what there is under the lock, and
+    each. ``checkpoint`` belongs to a worker thread: it takes what there is under the lock, and
     writes without it, so that the loop never waits for an fsync.
     """
 
@@ -95,6 +95,8 @@ class StateFiles:
         self._path = _state_path(home)
         self._changes = LineFile(_changes_path(home))
         self._lock = threading.Lock()
+        self._saving = threading.Lock()
+        """One checkpoint at a time: the last one may find the one before it still at work."""
         self._document = _Document()
         self._unwritten: dict[str, bytes] = {}
         """Lines that the disk refused, by what they are about; a newer one replaces an older."""
@@ -144,15 +146,19 @@ class StateFiles:
         """Write ``state.json`` if there is anything new, and what the disk refused before. Never raises.
 
         To be called once a second, and at the end. ``last_seq`` is the highest event number.
-        It waits for the disk: not for the loop's thread, and one call at a time.
         """
-        with self._lock:
-            self._document.last_seq = max(self._document.last_seq, last_seq)
-            self._write_unwritten()
-            if self._document.sequence == self._saved_sequence and os.path.lexists(self._path):
-                return
-            snapshot = msgspec.structs.replace(self._document, components=dict(self._document.components))
-            self._start_new_changes()
+        with self._saving:
+            with self._lock:
+                self._document.last_seq = max(self._document.last_seq, last_seq)
+                self._write_unwritten()
+                if self._document.sequence == self._saved_sequence and os.path.lexists(self._path):
+                    return
+                snapshot = msgspec.structs.replace(self._document, components=dict(self._document.components))
+                self._start_new_changes()
+            self._save(snapshot)
+
+    def _save(self, snapshot: _Document) -> None:
+        """Write ``state.json``, and what it was to ``state.json.1``."""
         content = msgspec.json.format(_to_json(snapshot), indent=1) + b"\n"
         try:
             os.makedirs(self._home.state, PRIVATE_FOLDER, exist_ok=True)

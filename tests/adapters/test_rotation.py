@@ -20,9 +20,9 @@ from tests.adapters.disk import die_in_every_call, full_disk, in_thread, joined,
 
 MIB = 1024 * 1024
 WRITER = """
-import itertools, os, sys, time
+import os, sys, time
 lines, pause = int(sys.argv[1]), float(sys.argv[2])
-for number in range(lines) if lines else itertools.count():
+for number in range(lines):
     os.write(1, b"line %07d xxxxxxxxxxxxxxxxxxxxxxxxxxxxxx\\n" % number)
     if pause and number % 200 == 0:
         time.sleep(pause)
@@ -48,7 +48,7 @@ def truncating(home: Home) -> LogFiles:
 
 
 def start_writer(logs: LogFiles, lines: int, pause: float = 0.0) -> subprocess.Popen[bytes]:
-    """Start a writer of so many lines, 0 for ever, that pauses so many seconds after 200 of them."""
+    """Start a writer of so many lines, that pauses so many seconds after every 200 of them."""
     fd = logs.open_for_child("a")
     try:
         return start_python(WRITER, lines, str(pause), stdout=fd)
@@ -136,7 +136,7 @@ while True:
 """
     logs, path = collapsing, collapsing.path("a")
     chance = random.Random(11)
-    with LogTail(path) as tail, start_writer(logs, 0, pause=0.002) as writer:
+    with LogTail(path) as tail, start_writer(logs, 60_000, pause=0.005) as writer:
         followed: list[bytes] = []
         for _ in range(10):
             with start_python(code, home.path, stdout=subprocess.PIPE) as rotator:
@@ -146,7 +146,7 @@ while True:
                 time.sleep(chance.uniform(0, 0.005))
                 rotator.kill()
             followed += tail.poll()
-        writer.kill()
+        writer.kill()  # if it is not through yet
         writer.wait()
         logs.recover()
         followed += read_lines(tail)
