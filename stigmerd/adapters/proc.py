@@ -43,8 +43,10 @@ LOOK_PASSES = 30
 EXEC_PAUSE = 0.001
 """Seconds until an exec is through that was met half-way, when a process has no environment."""
 
-FREEZE_SPAN = 0.2
+FREEZE_SPAN = 1.0
 """Seconds in which members are stopped on sight, before all of them are killed."""
+NEWEST = 8
+"""Processes that are looked at before looking again for newer ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +153,7 @@ def read_marks(pid: int) -> Marks | None:
     if not HAS_PROCFS:
         return _marks_of(_portable_environment(pid))
     try:
-        block = _read(f"/proc/{pid}/environ") or _read_late_environ(pid)
+        block = _read_environ(pid) or _read_late_environ(pid)
     except OSError:
         return None
     if b"STIGMER_LIFE=" not in block:
@@ -185,6 +187,13 @@ def _marks_of(environment: Mapping[str, str]) -> Marks | None:
     return Marks(home, component, nonce, environment.get(PROBE_MARK))
 
 
+def _read_environ(pid: int) -> bytes:
+    try:
+        return _read(f"/proc/{pid}/environ")
+    except ProcessLookupError:  # it has given up its memory, to newer kernels
+        return b""
+
+
 def _read_late_environ(pid: int) -> bytes:
     """The environment of a process that seems to have none: in the midst of an exec, or headless.
 
@@ -195,7 +204,7 @@ def _read_late_environ(pid: int) -> bytes:
         return b""
     if stat.state != "Z":
         time.sleep(EXEC_PAUSE)
-        return _read(f"/proc/{pid}/environ")
+        return _read_environ(pid)
     for thread in os.listdir(f"/proc/{pid}/task"):
         if int(thread) != pid:
             with suppress(OSError):
@@ -430,18 +439,23 @@ def kill_all(members: Iterable[Seen], is_member: Callable[[Marks], bool], *, fre
         strike(seen, signal.SIGKILL)
 
 
-def _stop_on_sight(pids_of_members: set[int], is_member: Callable[[Marks], bool]) -> list[Seen]:
+def _stop_on_sight(family: set[int], is_member: Callable[[Marks], bool]) -> list[Seen]:
+    """Stop members until there is nobody whom we have not looked at. The newest, who are the next to
+    fork and be gone, come first, and nobody waits for a long list."""
     known: set[int] = set()
     caught: list[Seen] = []
     deadline = time.monotonic() + FREEZE_SPAN
-    while time.monotonic() < deadline and (new := set(pids()) - known):
-        for pid in sorted(new):
-            seen = _see(pid)
-            if seen is not None and _belongs(seen, pids_of_members, is_member):
-                strike(seen, signal.SIGSTOP)
-                caught.append(seen)
-                pids_of_members.add(pid)
-        known |= new
+    while (new := set(pids()) - known) and time.monotonic() < deadline:
+        newest = sorted(new, reverse=True)[:NEWEST]
+        known.update(newest)
+        for pid in newest:
+            # Held before it is judged, so that the signal can reach nobody else.
+            with held(pid) as pidfd:
+                seen = _see(pid)
+                if seen is not None and _belongs(seen, family, is_member):
+                    send(pid, pidfd, signal.SIGSTOP)
+                    caught.append(seen)
+                    family.add(pid)
     return caught
 
 

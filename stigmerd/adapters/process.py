@@ -67,6 +67,7 @@ class ProcessLauncher:
         spawn: Callable[[Blueprint, Children], Spawned] = spawn.spawn,
     ) -> None:
         self.home = home
+        self.homes = frozenset({home, os.path.realpath(home)})
         self._environment = dict(environment)
         self._platform = platform
         self._open_log = open_log
@@ -81,6 +82,11 @@ class ProcessLauncher:
     async def serve(self) -> None:
         """Reap the orphans that lives leave to us, until cancelled."""
         await reap_orphans(self.children)
+
+    def close(self) -> None:
+        """Remove the folder of the leaves, unless a life goes on in it."""
+        if self._platform.cgroup is not None:
+            cgroup.remove_base(self._platform.cgroup)
 
     async def check_gate(self, spec: ComponentSpec) -> Shut | None:
         """Look whether a stranger listens on one of the component's ports."""
@@ -124,11 +130,6 @@ class ProcessLauncher:
     async def end_strays(self, keep: Collection[str]) -> list[Stray]:
         """End everything of this home but the lives with these nonces, in at most 5 s, and tell what it was."""
         return await self._hunt(keep=keep, only=None)
-
-    def close(self) -> None:
-        """Remove the folder of the leaves, if all are gone. What still lives is left alone."""
-        if self._platform.cgroup is not None:
-            cgroup.remove_base(self._platform.cgroup)
 
     async def spawn(
         self,
@@ -291,7 +292,7 @@ class ProcessLife:
         return Usage(cpu_percent=round(100 * spent / (trio.current_time() - began), 1), memory_bytes=resident)
 
     def _is_member(self, marks: Marks) -> bool:
-        is_ours = marks.home == self._launcher.home and marks.nonce == self._order.nonce
+        is_ours = marks.home in self._launcher.homes and marks.nonce == self._order.nonce
         return is_ours and marks.probe not in self._commands
 
     async def _attend(self, spawned: Spawned, probe: str, pipe: _Pipe) -> CommandResult:

@@ -126,10 +126,12 @@ async def bench(
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(launcher.serve)
-                yield Bench(launcher, folder, platform)
-                nursery.cancel_scope.cancel()
+                try:
+                    yield Bench(launcher, folder, platform)
+                finally:
+                    end_strays_blocking(str(folder), 0)
+                    nursery.cancel_scope.cancel()
         finally:
-            end_strays_blocking(str(folder), 0)
             launcher.close()
             _stop_being_subreaper(launcher)
             boot_id.cache_clear()
