@@ -19,7 +19,8 @@ from signal import SIGCONT
 
 import trio
 
-from stigmerd.adapters import cgroup, identity, proc, spawn
+from stigmerd.adapters import cgroup, identity, proc
+from stigmerd.adapters import spawn as spawning
 from stigmerd.adapters.cgroup import Leaf
 from stigmerd.adapters.identity import Stray
 from stigmerd.adapters.kin import Kin, Scans
@@ -64,7 +65,7 @@ class ProcessLauncher:
         open_log: Callable[[str], int],
         port_watch: PortWatch,
         children_nofile: int | None = None,
-        spawn: Callable[[Blueprint, Children], Spawned] = spawn.spawn,
+        spawn: Callable[[Blueprint, Children], Spawned] = spawning.spawn,
     ) -> None:
         self.home = home
         self.homes = frozenset({home, os.path.realpath(home)})
@@ -148,7 +149,7 @@ class ProcessLauncher:
         blueprint = Blueprint(
             argv=tuple(argv),
             cwd=spec.cwd,
-            env=spawn.environment_for(self._environment, spec.env, cwd=spec.cwd, marks=marks),
+            env=spawning.environment_for(self._environment, spec.env, cwd=spec.cwd, marks=marks),
             open_output=open_output,
             user=spec.user,
             group=spec.group,
@@ -164,7 +165,7 @@ class ProcessLauncher:
 
     def _end(self, nonce: str, probe: str | None, spawned: Spawned) -> None:
         """End, in its thread, what came to be after it was given up."""
-        spawn.end(spawned, self.children)
+        spawning.end(spawned, self.children)
         if probe is None and not spawned.sealed:
             identity.end_strays_blocking(self.home, 0, only=nonce)
 
