@@ -80,7 +80,7 @@ def render_report(report: ExplainReport, *, now: float, command: str, width: int
         ]
     if report.output:
         lines += [line(), line(Span("The end of its output", "strong"))]
-        lines += [line(Span("  | ", "off"), escape(text).rstrip("\n")) for text in report.output]
+        lines += [line(Span("  | ", "off"), escape(text)) for text in report.output]
     lines += [line(), line(Span("What happens next", "strong")), line(f"  {escape_line(report.next)}")]
     lines += [line(), line(Span("Try", "strong")), line(f"  {escape_line(command)}")]
     return [*lines, line(), line(Span(f"log: {escape_line(report.log)}", "off"))]

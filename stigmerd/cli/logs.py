@@ -7,7 +7,7 @@ import re
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import NamedTuple
 
@@ -173,43 +173,51 @@ class Reader:
 
 def _past(reader: Reader, wish: Wish, selection: Selection, *, is_whole: bool) -> Sequence[Stamped]:
     """The lines that are there already and are asked for. ``is_whole``: a line without an end counts."""
+    lives = _Lives(reader.name) if wish.previous else None
     limit = wish.tail
-    if limit is None and (wish.grep is not None or wish.since is None) and not wish.previous:
+    if limit is None and (wish.grep is not None or wish.since is None) and lives is None:
         limit = DEFAULT_TAIL
     kept: deque[Stamped] = deque(maxlen=limit)
-    is_birth = _birth_of(reader.name) if wish.previous else None
-    lives: deque[list[Stamped]] = deque([[]], maxlen=2)
+    take = lives.take if lives is not None else kept.append
     while entries := reader.read(1):
-        _keep(entries, selection, is_birth, lives, kept)
-    if is_whole:
-        _keep(reader.rest(), selection, is_birth, lives, kept)
-    if is_birth is not None and len(lives) > 1:
-        kept.extend(lives[0])
+        for entry in filter(selection.wants, entries) if lives is None else entries:
+            take(entry)
+    for entry in reader.rest() if is_whole else ():
+        take(entry)
+    if lives is not None:
+        kept.extend(filter(selection.wants, lives.previous()))
     return kept
 
 
-def _keep(
-    entries: Sequence[Stamped],
-    selection: Selection,
-    is_birth: Callable[[bytes], object] | None,
-    lives: deque[list[Stamped]],
-    kept: deque[Stamped],
-) -> None:
-    """Sort lines in: to the life that wrote them, where lives are told apart, else to what is shown."""
-    if is_birth is None:
-        kept.extend(entry for entry in entries if selection.wants(entry))
-        return
-    for entry in entries:
-        if is_birth(entry.data):
-            lives.append([])
-        if selection.wants(entry):
-            lives[-1].append(entry)
+class _Lives:
+    """Tells apart what the lives of a component wrote, by what the daemon noted between them.
 
+    One life ends with the note of its exit. The note of its birth may come after the first lines
+    of a quick child, so it tells only that there is a life.
+    """
 
-def _birth_of(name: str) -> Callable[[bytes], object]:
-    """Tells the line with which the daemon announces a new life of a component in its log."""
-    escaped = re.escape(name.encode())
-    return re.compile(rb"\S+Z stigmerd\[" + escaped + rb"\]: (?:Started|Restarted) " + escaped + rb"\b").match
+    def __init__(self, name: str) -> None:
+        escaped = re.escape(name.encode())
+        self._note = re.compile(rb"\S+Z stigmerd\[" + escaped + rb"\]: (Started|Restarted|Exited) " + escaped + rb"\b")
+        self._ended: deque[list[Stamped]] = deque(maxlen=2)
+        self._present: list[Stamped] = []
+        self._is_born = False
+
+    def take(self, entry: Stamped) -> None:
+        """Add the next line."""
+        self._present.append(entry)
+        note = self._note.match(entry.data)
+        if note is None:
+            return
+        self._is_born = note[1] != b"Exited"
+        if not self._is_born:
+            self._ended.append(self._present)
+            self._present = []
+
+    def previous(self) -> Sequence[Stamped]:
+        """What the life before the last one wrote."""
+        lives = [*self._ended, *([self._present] if self._is_born else [])]
+        return lives[-2] if len(lives) > 1 else []
 
 
 class Printer:

@@ -16,6 +16,7 @@ import tty
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from types import TracebackType
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -56,8 +57,8 @@ def watch(names: Sequence[str], *, home: str | None, verbose: bool, as_json: boo
     feed.start()
     if as_json or not (sys.stdout.isatty() and sys.stdin.isatty()):
         return _print_changes(feed, names, verbose=verbose, as_json=as_json)
-    with EventTail(place) as history, _keyboard(), _screen() as live:
-        return Screen(place, names, feed, history, live, verbose=verbose).run()
+    with EventTail(place) as history, Keyboard() as keyboard, _screen() as live:
+        return Screen(place, names, feed, history, keyboard, live, verbose=verbose).run()
 
 
 class Feed(threading.Thread):
@@ -95,16 +96,36 @@ def _print_changes(feed: Feed, names: Sequence[str], *, verbose: bool, as_json: 
         previous = news
 
 
-@contextmanager
-def _keyboard() -> Iterator[None]:
-    """Have keys at once and unechoed; the terminal is as before at the end, however that comes."""
-    fd = sys.stdin.fileno()
-    before = termios.tcgetattr(fd)
-    tty.setcbreak(fd)
-    try:
-        yield
-    finally:
-        termios.tcsetattr(fd, termios.TCSADRAIN, before)
+class Keyboard:
+    """The terminal's keys, at once and unechoed; the terminal is as before at the end, however that comes."""
+
+    def __init__(self) -> None:
+        self._fd = sys.stdin.fileno()
+        self._typed = b""
+
+    def __enter__(self) -> Keyboard:
+        self._before = termios.tcgetattr(self._fd)
+        tty.setcbreak(self._fd)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        termios.tcsetattr(self._fd, termios.TCSADRAIN, self._before)
+
+    def read(self, timeout: float) -> str:
+        """The next key: a name of KEYS, a letter, or "" where none came in time.
+
+        Raises:
+            KeyboardInterrupt: the terminal has gone.
+        """
+        if not self._typed and select.select([self._fd], [], [], timeout)[0]:
+            self._typed = os.read(self._fd, 64)
+            if not self._typed:
+                raise KeyboardInterrupt
+        length = 3 if self._typed.startswith((b"\x1b[", b"\x1bO")) else 1
+        key, self._typed = self._typed[:length], self._typed[length:]
+        return KEYS.get(key) or key.decode("ascii", "replace")
 
 
 class _Live:
@@ -112,9 +133,11 @@ class _Live:
 
     def __init__(self) -> None:
         self._live = _make_live()
+        self._drawn: list[Line] = []
 
     def enter(self) -> None:
         """Take the screen."""
+        self._drawn = []
         self._live.start()
 
     def leave(self) -> None:
@@ -123,8 +146,10 @@ class _Live:
         self._live = _make_live()
 
     def draw(self, lines: list[Line]) -> None:
-        """Show these lines."""
-        self._live.update(to_rich(lines), refresh=True)
+        """Show these lines, if they are not there already."""
+        if lines != self._drawn:
+            self._drawn = lines
+            self._live.update(to_rich(lines), refresh=True)
 
 
 def _make_live() -> Live:
@@ -144,19 +169,41 @@ def _screen() -> Iterator[_Live]:
         live.leave()
 
 
+def _aged(document: StatusDocument, seconds: float) -> StatusDocument:
+    """The document as it would be some seconds later if nothing had changed: only then another one comes."""
+    if document.daemon is None:
+        return document
+    daemon = msgspec.structs.replace(document.daemon, uptime=document.daemon.uptime + seconds)
+    components = tuple(
+        component if component.uptime is None else msgspec.structs.replace(component, uptime=component.uptime + seconds)
+        for component in document.components
+    )
+    return msgspec.structs.replace(document, daemon=daemon, components=components)
+
+
 class Screen:
     """What is on the screen, and what a key does to it."""
 
     def __init__(
-        self, home: Home, names: Sequence[str], feed: Feed, history: EventTail, live: _Live, *, verbose: bool
+        self,
+        home: Home,
+        names: Sequence[str],
+        feed: Feed,
+        history: EventTail,
+        keyboard: Keyboard,
+        live: _Live,
+        *,
+        verbose: bool,
     ) -> None:
         self._home = home
         self._names = names
         self._feed = feed
         self._history = history
+        self._keyboard = keyboard
         self._live = live
         self._verbose = verbose
         self._document: StatusDocument | None = None
+        self._arrived = 0.0
         self._events: deque[Entry] = deque(maxlen=KEPT_EVENTS)
         self._selected = 0
         self._message = ""
@@ -167,7 +214,7 @@ class Screen:
         while True:
             self._take_news()
             self._live.draw(self._lines())
-            key = _read_key(TICK)
+            key = self._keyboard.read(TICK)
             if key == "q":
                 return OK
             self._obey(key)
@@ -183,6 +230,7 @@ class Screen:
                 if self._document is None or self._document.daemon is None:
                     self._message = ""
                 self._document = narrow(news, self._names)
+                self._arrived = time.monotonic()
         while not self._actions.empty():
             self._message = self._actions.get()
         self._events.extend(e for e in self._history.poll() if not self._names or e.component in self._names)
@@ -192,10 +240,10 @@ class Screen:
         now = time.time()
         body: list[Line] = [line("waiting for the daemon …")]
         if self._document is not None:
-            body = render_status(
-                self._document, now=now, width=width, verbose=self._verbose, selected=self._selected_name()
-            )
-        foot = [line(Span(self._message or HELP, "busy" if self._message else "faint"))]
+            document = _aged(self._document, time.monotonic() - self._arrived)
+            name = self._selected_name()
+            body = render_status(document, now=now, width=width, verbose=self._verbose, selected=name)
+        foot = [line(Span(self._message, "busy")), line(Span(HELP, "faint"))]
         room = height - len(body) - len(foot) - 2
         events = [render_event(entry, now) for entry in list(self._events)[-room:]] if room > 0 else []
         middle = [line(), *events] if events else []
@@ -211,6 +259,8 @@ class Screen:
 
     def _obey(self, key: str) -> None:
         name = self._selected_name()
+        if key:
+            self._message = ""
         if key in {"up", "down"}:
             self._selected += -1 if key == "up" else 1
         elif name is None or self._document is None:
@@ -268,22 +318,6 @@ class Screen:
         lines = render_report(report, now=time.time(), command=report.command, width=screen_width(sys.stdout))
         sys.stdout.write(paint(lines, colour=wants_colour(sys.stdout)) + "--- any key goes back\n")
         sys.stdout.flush()
-        while not _read_key(TICK):
+        while not self._keyboard.read(TICK):
             pass
         self._live.enter()
-
-
-def _read_key(timeout: float) -> str:
-    """The next key: a name of KEYS, a letter, or "" where none came in time.
-
-    Raises:
-        KeyboardInterrupt: the terminal has gone.
-    """
-    fd = sys.stdin.fileno()
-    ready, _, _ = select.select([fd], [], [], timeout)
-    if not ready:
-        return ""
-    data = os.read(fd, 16)
-    if not data:
-        raise KeyboardInterrupt
-    return KEYS.get(data) or KEYS.get(data[:1]) or data[:1].decode("ascii", "replace")

@@ -185,7 +185,7 @@ def _from_spawn(entry: Entry) -> _Failure:
         happened=_sentence(f"It could not be started at all: {entry.message}"),
         at=entry.at,
         life=entry.life,
-        evidence=("No process came to be, so it wrote no output; what the log shows is older.",),
+        evidence=("No process came to be, so it wrote no output.",),
     )
 
 
@@ -194,7 +194,8 @@ def _from_probe(entry: Entry, ended: Entry | None) -> _Failure:
     question = "never came up" if kind == "startup" else "was alive but did not do its work"
     evidence = [f"The daemon ended this life: a restart is what a failing {kind} probe asks for."]
     if ended is not None:
-        evidence.append(f"On being stopped it {_ended(ended)}.")
+        was = "was " if ended.details.get("signal") else ""
+        evidence.append(f"On being stopped it {was}{_ended(ended)}.")
     return _Failure(
         cause="probe",
         happened=_sentence(f"It {question}: its {kind} probe failed: {entry.message}"),
@@ -209,10 +210,10 @@ def _from_exit(entry: Entry) -> _Failure:
     status = _exit_document(entry)
     uptime = entry.details.get("uptime")
     lived = f" after {_span(uptime)}" if isinstance(uptime, int | float) else ""
-    cause, sentence, evidence = _read_exit(status)
+    cause, sentence, evidence = _read_exit(status, lived)
     return _Failure(
         cause=cause,
-        happened=_sentence(f"{sentence}{lived}"),
+        happened=_sentence(sentence),
         at=entry.at,
         life=entry.life,
         evidence=_sentences(evidence),
@@ -238,23 +239,23 @@ def _from_status(component: ComponentDocument) -> _Failure | None:
     return None
 
 
-def _read_exit(status: ExitDocument) -> tuple[str, str, list[str]]:
-    """Cause, sentence and evidence of a life that ended without being asked."""
+def _read_exit(status: ExitDocument, lived: str = "") -> tuple[str, str, list[str]]:
+    """Cause, sentence and evidence of a life that ended without being asked; ``lived`` as ``after 3 s``."""
     phrase = str(ExitStatus(code=status.code, signal=status.signal))
     if status.oom:
-        return "out_of_memory", "The kernel killed it because memory ran out", [f"It was {phrase}"]
+        return "out_of_memory", f"The kernel killed it{lived}, because memory ran out", [f"It was {phrase}"]
     if status.signal in OWN_FAULTS:
-        return "crash", f"It crashed with {status.signal}", ["The kernel sends this signal for a fault of the program"]
+        return "crash", f"It crashed with {status.signal}{lived}", ["The signal is for a fault of the program itself"]
     if status.signal is not None:
         doubt = "Somebody, or another program, sent the signal: the daemon did not"
         if status.signal == "SIGKILL" and status.oom is None:
             doubt += "; whether it was the kernel, out of memory, cannot be told here (see the kernel's log)"
-        return "signal", f"It was {phrase} from outside", [doubt]
+        return "signal", f"It was {phrase}{lived}, from outside", [doubt]
     if status.code is None:
-        return "crash", "It ended; the platform did not tell how", ["It was not a child of this daemon"]
+        return "crash", f"It ended{lived}; the platform did not tell how", ["It was not a child of this daemon"]
     if status.code == 0:
-        return "crash", "It ended by itself with success, where it was to go on", []
-    return "crash", f"It {phrase}", []
+        return "crash", f"It ended by itself{lived}, with success, where it was to go on", []
+    return "crash", f"It {phrase}{lived}", []
 
 
 def _no_failure(component: ComponentDocument) -> _Failure:
@@ -342,18 +343,24 @@ def _blocked(name: str, all_components: Iterable[ComponentDocument]) -> tuple[st
 
 
 def _output(name: str, own: Sequence[Entry], failure: _Failure, tail: Sequence[str]) -> tuple[str, ...]:
-    """The last lines that the life that failed wrote, without what the daemon noted between them."""
+    """The last lines that the life that failed wrote, without what the daemon noted between them.
+
+    Lives are told apart by the notes of their exits: those of their births may come after the
+    first lines of a quick child.
+    """
+    if failure.life is None or failure.cause == "spawn":
+        return ()
     said_by_daemon = re.compile(rf"\S+Z stigmerd\[{re.escape(name)}\]: (\w+)")
     lives: list[list[str]] = [[]]
     for text in tail:
         note = said_by_daemon.match(text)
         if note is None:
             lives[-1].append(text)
-        elif note[1] in {"Started", "Restarted"}:
+        elif note[1] == "Exited":
             lives.append([])
-    newer = 0 if failure.life is None else sum(e.event == "starting" and (e.life or 0) > failure.life for e in own)
-    chosen = lives[-1 - newer] if newer < len(lives) else []
-    return tuple(chosen[-OUTPUT_LINES:])
+    exits_since = sum(entry.event == "exited" and (entry.life or 0) >= failure.life for entry in own)
+    chosen = lives[-1 - exits_since] if exits_since < len(lives) else []
+    return tuple(text.rstrip("\r\n") for text in chosen[-OUTPUT_LINES:])
 
 
 # What comes next.

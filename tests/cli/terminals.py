@@ -1,0 +1,103 @@
+"""A terminal to run commands in: a pseudo-terminal of a given size, and what was written to it."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pty
+import re
+import select
+import struct
+import subprocess
+import sys
+import termios
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+
+LIMIT = 20.0
+
+OWN_CODES = re.compile(rb"\x1b\[[0-9;]*m")
+"""The CLI's own colours: the only escape sequences that a plain command may write."""
+
+
+class Terminal:
+    """One command in a terminal of its own."""
+
+    def __init__(self, words: Sequence[str], *, columns: int = 80, rows: int = 30) -> None:
+        self._master, slave = pty.openpty()
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+        environment = {**os.environ, "TERM": "xterm-256color"}
+        for name in ("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR"):
+            environment.pop(name, None)
+        command = [sys.executable, "-m", "stigmerd.cli", *words]
+        # A session with the terminal as its own, so that Ctrl-C arrives as a signal.
+        self.process = subprocess.Popen(
+            ["setsid", "-c", *command] if os.path.exists("/usr/bin/setsid") else command,
+            stdin=slave,
+            stdout=slave,
+            stderr=slave,
+            env=environment,
+        )
+        self._slave = slave
+        self.seen = b""
+
+    def close(self) -> None:
+        """End the command, and give the terminal back."""
+        self.process.kill()
+        self.process.wait()
+        os.close(self._slave)
+        os.close(self._master)
+
+    def type(self, keys: bytes) -> None:
+        """Press keys."""
+        os.write(self._master, keys)
+
+    def echoes(self) -> bool:
+        """Whether the terminal is as it was: showing what is typed, line by line."""
+        flags = termios.tcgetattr(self._slave)[3]
+        return bool(flags & termios.ECHO and flags & termios.ICANON)
+
+    def read_until(self, text: bytes, limit: float = LIMIT) -> bytes:
+        """Read until a text has come, and return all that came with it."""
+        deadline = time.monotonic() + limit
+        start = len(self.seen)
+        while text not in self.seen[start:]:
+            assert time.monotonic() < deadline, f"not seen within {limit:g} s: {text!r}; {self.seen[-2000:]!r}"
+            self._read(0.05)
+        return self.seen[start:]
+
+    def read_to_end(self) -> bytes:
+        """Read until the command has ended, and return all that it ever wrote."""
+        deadline = time.monotonic() + LIMIT
+        while self.process.poll() is None:
+            assert time.monotonic() < deadline, f"did not end: {self.seen[-2000:]!r}"
+            self._read(0.02)
+        while self._read(0.05):
+            pass
+        return self.seen
+
+    def _read(self, timeout: float) -> bool:
+        if not select.select([self._master], [], [], timeout)[0]:
+            return False
+        with suppress(OSError):
+            data = os.read(self._master, 65536)
+            self.seen += data
+            return bool(data)
+        return False
+
+
+@contextmanager
+def terminal(*words: str, columns: int = 80, rows: int = 30) -> Iterator[Terminal]:
+    """A command in a terminal, both gone at the end."""
+    one = Terminal(words, columns=columns, rows=rows)
+    try:
+        yield one
+    finally:
+        one.close()
+
+
+def unexpected_bytes(data: bytes) -> set[str]:
+    """Whatever is neither printable text, nor newline, tab, or a colour of the CLI's own."""
+    text = OWN_CODES.sub(b"", data).replace(b"\r\n", b"\n").decode("utf-8", "surrogateescape")
+    return {character for character in text if not (character.isprintable() or character in "\n\t")}

@@ -1,0 +1,197 @@
+"""The causal report: what is told apart, what is found, what is advised."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+import pytest
+
+from stigmerd.cli.explain import render_report
+from stigmerd.cli.paint import paint
+from stigmerd.core.event import Entry
+from stigmerd.core.explain import OUTPUT_LINES, ExplainReport, build_report
+from stigmerd.core.status import ComponentDocument, ExitDocument
+from tests.cli.documents import AGENT, NOW, OFF, RUNNER, SERVER, WAITING, at, entry
+
+BORN = "2026-01-22T04:00:00.000Z stigmerd[workflow-runner]: Started workflow-runner (pid 1)"
+DEAD = "2026-01-22T04:00:03.000Z stigmerd[workflow-runner]: Exited workflow-runner: exited with code 1"
+REBORN = "2026-01-22T04:00:05.000Z stigmerd[workflow-runner]: Restarted workflow-runner (attempt 1/10)"
+
+
+def explain(
+    *events: Entry,
+    component: ComponentDocument = RUNNER,
+    others: Sequence[ComponentDocument] = (),
+    tail: Sequence[str] = (),
+) -> ExplainReport:
+    """The report on one component."""
+    return build_report(component, [component, *others], events, tail, NOW)
+
+
+def exited(
+    seq: int = 9,
+    life: int = 1,
+    *,
+    code: int | None = None,
+    signal: str | None = None,
+    oom: bool | None = None,
+) -> Entry:
+    """The end of a life after three seconds."""
+    return entry(seq, "exited", life=life, code=code, signal=signal, oom=oom, uptime=3.0)
+
+
+def test_crash_is_told_by_its_exit_code() -> None:
+    report = explain(exited(code=1))
+    assert (report.cause, report.happened) == ("crash", "It exited with code 1 after 3 s.")
+    assert report.exit == ExitDocument(code=1, at=at(11.1))
+
+
+@pytest.mark.parametrize(
+    ("code", "meaning"),
+    [
+        (126, "could not be executed"),
+        (127, "not found"),
+        (78, "configuration error"),
+        (143, "128 + SIGTERM"),
+    ],
+)
+def test_exit_codes_are_translated(code: int, meaning: str) -> None:
+    assert meaning in explain(exited(code=code)).happened
+
+
+def test_out_of_memory_kill_is_told_from_a_kill_by_somebody() -> None:
+    assert explain(exited(signal="SIGKILL", oom=True)).cause == "out_of_memory"
+    outside = explain(exited(signal="SIGKILL", oom=False))
+    assert outside.cause == "signal"
+    assert "from outside" in outside.happened
+    assert "cannot be told" in explain(exited(signal="SIGKILL")).evidence[0]
+
+
+def test_segmentation_fault_is_a_crash_and_not_somebodys_signal() -> None:
+    assert explain(exited(signal="SIGSEGV")).cause == "crash"
+
+
+def test_condemned_life_is_explained_by_the_probe_and_not_by_the_signal_that_ended_it() -> None:
+    condemned = entry(8, "unhealthy", reason="liveness_probe", message="NOT_SERVING", probe="liveness")
+    report = explain(condemned, exited(signal="SIGTERM"))
+    assert report.cause == "probe"
+    assert "liveness probe failed: NOT_SERVING" in report.happened
+    assert report.evidence[1] == "On being stopped it was killed by SIGTERM after 3 s."
+    assert report.exit is not None
+    assert report.exit.signal == "SIGTERM"
+
+
+def test_startup_probe_that_never_passed_is_told_so() -> None:
+    condemned = entry(8, "unhealthy", reason="startup_probe", message="refused", probe="startup")
+    assert explain(condemned).happened == "It never came up: its startup probe failed: refused."
+
+
+def test_spawn_failure_is_told_from_a_crash() -> None:
+    report = explain(entry(3, "start_failed", reason="spawn", message="web: No such file or directory", errno=2))
+    assert report.cause == "spawn"
+    assert report.command == "stigmer server check"
+
+
+def test_missing_image_is_answered_with_the_pull_command() -> None:
+    message = "there is no image stigmer-agent-runner:local: docker pull stigmer-agent-runner:local."
+    report = explain(entry(3, "start_failed", reason="spawn", message=message))
+    assert report.command == "docker pull stigmer-agent-runner:local"
+
+
+def test_end_that_an_operator_asked_for_is_no_failure() -> None:
+    stopped = msgspec.structs.replace(RUNNER, state="stopped", healthy=True, last_exit=None, last_error=None)
+    report = explain(entry(8, "stopping", reason="operator"), exited(signal="SIGTERM"), component=stopped)
+    assert report.cause == "stopped"
+    assert report.command == "stigmer server start workflow-runner"
+
+
+def test_waiting_component_is_explained_by_the_root_of_what_it_waits_for() -> None:
+    waits = entry(5, "waiting", reason="dependency", message="waiting for web to be ready")
+    component = msgspec.structs.replace(
+        RUNNER, state="waiting", blocked_by="web", reason="waiting for web to be ready", next_start_at=None
+    )
+    middle = msgspec.structs.replace(WAITING, blocked_by="agent-runner")
+    report = explain(waits, component=component, others=[middle, AGENT])
+    assert (report.cause, report.blocked_by, report.root_cause) == ("dependency", "web", "agent-runner")
+    assert report.command == "stigmer server explain agent-runner"
+
+
+def test_dependency_that_failed_just_before_is_the_root_cause_of_a_crash() -> None:
+    waits = entry(1, "waiting", reason="dependency", message="waiting for stigmer-server to be ready")
+    failed_before = msgspec.structs.replace(SERVER, last_exit=ExitDocument(signal="SIGKILL", at=at(12)))
+    report = explain(waits, exited(code=1), others=[failed_before])
+    assert report.root_cause == "stigmer-server"
+    assert explain(waits, exited(code=1), others=[SERVER]).root_cause is None
+
+
+def test_everybody_who_waits_is_named() -> None:
+    behind = msgspec.structs.replace(WAITING, name="last", blocked_by="web")
+    assert explain(exited(code=1), others=[WAITING, behind, SERVER]).blocks == ("web", "last")
+
+
+def test_circle_of_blocks_is_no_endless_walk() -> None:
+    one = msgspec.structs.replace(RUNNER, state="waiting", blocked_by="web")
+    assert explain(component=one, others=[WAITING]).root_cause == "web"
+
+
+def test_output_is_that_of_the_life_that_failed_also_what_it_wrote_before_its_birth_was_noted() -> None:
+    events = [entry(1, "starting", life=1), exited(seq=5, code=1), entry(8, "starting", life=2)]
+    tail = ["first", BORN, "fatal: no database", DEAD, "second", REBORN, "third"]
+    running = msgspec.structs.replace(RUNNER, state="running", healthy=True, life=2)
+    assert explain(*events, component=running, tail=tail).output == ("first", "fatal: no database")
+
+
+def test_output_of_a_condemned_life_that_has_not_ended_yet_is_the_newest() -> None:
+    condemned = entry(8, "unhealthy", reason="liveness_probe", message="x", probe="liveness")
+    assert explain(condemned, tail=[BORN, "hanging"]).output == ("hanging",)
+
+
+def test_output_that_cannot_be_of_the_life_that_failed_is_not_shown() -> None:
+    assert explain(exited(code=1), tail=["of whom?"]).output == ()
+    spawn = entry(9, "start_failed", life=2, reason="spawn", message="gone")
+    assert explain(spawn, tail=[BORN, "older", DEAD]).output == ()
+
+
+def test_output_has_an_upper_bound() -> None:
+    report = explain(entry(1, "starting"), exited(code=1), tail=[BORN, *map(str, range(50)), DEAD])
+    assert report.output == tuple(map(str, range(50 - OUTPUT_LINES, 50)))
+
+
+def test_next_start_is_told_with_its_time() -> None:
+    report = explain(exited(code=1))
+    assert report.next == "It is restarted in 4 s, at 04:00:16 UTC (attempt 4 of 10)."
+    assert report.next_start_at == RUNNER.next_start_at
+
+
+def test_failed_component_waits_for_the_operator_or_its_trial() -> None:
+    failed = msgspec.structs.replace(RUNNER, state="failed", next_start_at=None)
+    assert explain(exited(code=1), component=failed).command == "stigmer server restart workflow-runner"
+    trial = msgspec.structs.replace(RUNNER, state="failed")
+    assert explain(exited(code=1), component=trial).next == "One trial start follows in 4 s, at 04:00:16 UTC."
+
+
+@pytest.mark.parametrize("component", [SERVER, RUNNER, WAITING, AGENT, OFF], ids=lambda c: c.state)
+def test_status_alone_is_enough_for_a_report(component: ComponentDocument) -> None:
+    report = explain(component=component)
+    assert report.happened.endswith(".")
+    assert report.next
+    assert report.command
+
+
+def test_events_of_others_are_no_part_of_the_report() -> None:
+    assert explain(exited(code=1), component=SERVER).timeline == ()
+
+
+def test_report_survives_json() -> None:
+    report = explain(exited(code=1))
+    assert msgspec.json.decode(msgspec.json.encode(report), type=ExplainReport) == report
+
+
+def test_hostile_output_is_escaped_in_the_report() -> None:
+    report = explain(
+        entry(1, "starting"), exited(code=1, signal=None), tail=[BORN, "\x1b]0;x\x07", "a\u202eb", DEAD]
+    )
+    text = paint(render_report(report, now=NOW, command="x"), colour=False)
+    assert "\\x1b]0;x\\x07" in text
+    assert not set(text) & set("\x1b\x07\u202e")
