@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import NoReturn
 
 import docker
+import psutil
 import pytest
 import requests
 
@@ -28,7 +29,9 @@ IMAGE = "stigmerd-test:latest"
 HEALTH_IMAGE = "stigmerd-test:health"
 """The same with a health check, each second: it fails while there is a file ``/sick``."""
 
-COMMANDS = ("cat", "echo", "env", "false", "head", "kill", "rm", "seq", "sh", "sleep", "tail", "touch", "true", "yes")
+WORDS = "cat echo env false head kill rm seq sh sleep tail touch tr true yes"
+"""The commands of the image."""
+
 
 SCRIPT = Path(__file__).parent.parent / ".ci" / "docker-engine"
 
@@ -54,7 +57,15 @@ class OwnEngine:
 
     def stop(self) -> None:
         """Stop it, and leave its containers running."""
+        process = psutil.Process(self._pid)
+        process.terminate()
+        process.wait(timeout=30)
+
+    def end(self) -> None:
+        """End it, and take down what it set up. Its containers have to be removed."""
+        self.thaw()
         subprocess.run([SCRIPT, "stop", self.folder], stdin=subprocess.DEVNULL, check=True)
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     def freeze(self) -> None:
         """Let it hang: it takes connections and answers none."""
@@ -84,8 +95,7 @@ def own_engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OwnEngine]:
     finally:
         engine.thaw()
         remove_containers(engine.host)
-        engine.stop()
-        shutil.rmtree(folder, ignore_errors=True)
+        engine.end()
 
 
 @pytest.fixture(scope="session")
@@ -147,7 +157,7 @@ def _busybox() -> bytes:
     archive = io.BytesIO()
     with tarfile.open(fileobj=archive, mode="w") as tar:
         tar.add(Path(busybox).resolve(), "bin/busybox")
-        for command in COMMANDS:
+        for command in WORDS.split():
             link = tarfile.TarInfo(f"bin/{command}")
             link.type, link.linkname = tarfile.SYMTYPE, "busybox"
             tar.addfile(link)

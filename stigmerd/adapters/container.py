@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -39,7 +39,10 @@ NONCE_LABEL = "stigmerd.nonce"
 DEFINITION_LABEL = "stigmerd.definition"
 
 DRAIN_LIMIT = 5.0
-"""Seconds that the last output of a dead container may take to its log, before it is removed."""
+"""Seconds without progress after which the last output of a dead container is given up."""
+
+END_LIMIT = 5.0
+"""Seconds that a container may take to be over after SIGKILL, before it is removed by force."""
 
 STRAY_GRACE = 10.0
 """Seconds from SIGTERM to SIGKILL for a container that no record claims."""
@@ -345,13 +348,26 @@ class ContainerLauncher:
 
     async def _see_off(self, life: ContainerLife, attendance: trio.CancelScope, drained: trio.Event) -> None:
         try:
-            if not self._engine.trouble:
-                with trio.move_on_after(DRAIN_LIMIT):
-                    await drained.wait()
+            await self._drain(life.log, drained.wait)
             attendance.cancel()
             await self._remove(life.watch.container_id, life.log, life.identity.nonce)
         finally:
             self._leaving.pop(life.watch.container_id).set()
+
+    async def _drain(self, log: ContainerLog, wait: Callable[[], Awaitable[None]]) -> None:
+        """Let the last output reach the log, for as long as there is progress and an engine."""
+        with trio.CancelScope() as scope:
+            async with trio.open_nursery() as tasks:
+                tasks.start_soon(self._give_up_when_stuck, log, scope)
+                await wait()
+                tasks.cancel_scope.cancel()
+
+    async def _give_up_when_stuck(self, log: ContainerLog, scope: trio.CancelScope) -> None:
+        copied = -1
+        while not self._engine.trouble and copied != log.copied:
+            copied = log.copied
+            await trio.sleep(DRAIN_LIMIT)
+        scope.cancel()
 
     async def _remove(self, container_id: str, log: ContainerLog, nonce: str) -> None:
         """Remove a container that is over; what cannot be removed now is removed later."""
@@ -395,15 +411,14 @@ class ContainerLauncher:
             log = self._log(component, one.id)
             # A label is anybody's word, and only a component's name may become a path.
             if one.state != "created" and re.fullmatch(NAME_PATTERN, component):
-                with trio.move_on_after(DRAIN_LIMIT):
-                    await log.run()
+                await self._drain(log, log.run)
             await self._remove(one.id, log, one.labels.get(NONCE_LABEL, ""))
         finally:
             self._leaving.pop(one.id).set()
 
     async def _end(self, container_id: str, grace: float) -> None:
         """SIGTERM, the grace, SIGKILL."""
-        for signal, limit in (("SIGTERM", grace), ("SIGKILL", DRAIN_LIMIT)):
+        for signal, limit in (("SIGTERM", grace), ("SIGKILL", END_LIMIT)):
             if limit > 0:
                 # Refused where it is over, or not paused: what follows tells.
                 with suppress(EngineRefusedError):

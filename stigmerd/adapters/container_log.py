@@ -13,11 +13,10 @@ import os
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import trio
 
@@ -37,8 +36,7 @@ PLACE_SIZE = 512
 MINUTE = len("2026-01-22T04:00")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
+class Place(NamedTuple):
     """Which entries are written: ``total`` of them, the youngest at ``newest``.
 
     Of the entries that are not older than the minute ``since`` they are the first ``skip``.
@@ -113,10 +111,10 @@ class PlaceFile:
         """The place that holds for a log of this size; the very start where none was kept."""
         try:
             kept = json.loads(self._path.read_bytes())
-            done = Place(**kept["done"])
-            return Place(**kept["next"]) if kept["next"] and kept["size"] != log_size else done
+            place = Place(*(kept["next"] if kept["next"] and kept["size"] != log_size else kept["done"]))
         except (OSError, ValueError, KeyError, TypeError):
             return Place()
+        return place if tuple(map(type, place)) == (str, int, int, str) else Place()
 
     def open(self) -> None:
         """Make the file, where there is none, and open it for :meth:`keep`."""
@@ -131,8 +129,10 @@ class PlaceFile:
 
     def keep(self, done: Place, following: Place | None = None, size: int = 0) -> None:
         """Note that ``done`` holds, and ``following`` once the log is not of ``size`` any more."""
-        kept = {"done": asdict(done), "next": asdict(following) if following else None, "size": size}
-        os.pwrite(self._fd, json.dumps(kept).ljust(PLACE_SIZE).encode(), 0)
+        # An object's text, of short lists: this is written twice for every entry.
+        following_text = json.dumps(following) if following else "null"
+        kept = f'{{"done": {json.dumps(done)}, "next": {following_text}, "size": {size}}}'
+        os.pwrite(self._fd, kept.ljust(PLACE_SIZE).encode(), 0)
 
     def remove(self) -> None:
         """Forget the place: the container is removed."""
@@ -172,9 +172,11 @@ class Sink:
 
         def write() -> None:
             nonlocal rest
-            if os.fstat(self._fd).st_nlink == 0:
-                self._open()  # the log was deleted from outside
-            self._places.keep(before, after, os.fstat(self._fd).st_size)
+            log = os.fstat(self._fd)
+            if log.st_nlink == 0:  # deleted from outside
+                self._open()
+                log = os.fstat(self._fd)
+            self._places.keep(before, after, log.st_size)
             while rest:
                 rest = rest[os.write(self._fd, rest) :]
             self._places.keep(after)
@@ -215,6 +217,8 @@ class ContainerLog:
     def __init__(self, engine: DockerEngine, container_id: str, *, open_log: Callable[[], int], place: Path) -> None:
         self.trouble = ""
         """One sentence about why output does not reach the log now, or ""."""
+        self.copied = 0
+        """Entries that this daemon has copied so far."""
         self._engine = engine
         self._container_id = container_id
         self._open_log = open_log
@@ -278,4 +282,5 @@ class ContainerLog:
                 if not sink.append(entry, bookmark.place, after):
                     break
                 bookmark.place = after
+                self.copied += 1
         return bookmark.place.total - place.total

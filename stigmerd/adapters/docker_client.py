@@ -25,6 +25,10 @@ CALL_LIMIT = 5.0
 """Seconds without an answer after which the engine is hung."""
 
 
+REASON_LIMIT = 500
+"""Characters of the engine's reason that are shown."""
+
+
 class EngineRefusedError(Exception):
     """The engine answered with an error. ``status`` is HTTP's, the message is the engine's."""
 
@@ -110,7 +114,9 @@ def translated(url: Callable[[], str]) -> Iterator[None]:
     try:
         yield
     except APIError as exc:
-        raise EngineRefusedError(exc.status_code or 500, exc.explanation or str(exc)) from exc
+        # What crashes under the engine can bring pages of registers with it.
+        reason = (exc.explanation or str(exc)).partition("\n")[0][:REASON_LIMIT]
+        raise EngineRefusedError(exc.status_code or 500, reason) from exc
     except (InvalidArgument, NullResource) as exc:
         raise EngineRefusedError(400, str(exc)) from exc
     except (DockerException, RequestException, HTTPError, OSError) as exc:

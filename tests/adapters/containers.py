@@ -36,9 +36,7 @@ class Yard:
 
     def order(self, *command: str, life: int = 1, **runs: object) -> LaunchOrder:
         """An order for a container of the component ``c``."""
-        definition: dict[str, Any] = {"image": IMAGE, "name": self.name, "network": "host", "command": command or SLEEP}
-        spec = ComponentSpec(name="c", runs=ContainerSpec(**{**definition, **runs}), display_command=command)
-        return LaunchOrder(spec=spec, life=life, nonce=secrets.token_hex(8))
+        return order_of(self.name, *command, life=life, **runs)
 
     async def launch(self, *command: str, **runs: object) -> ContainerLife:
         """A life of the component ``c``."""
@@ -74,6 +72,13 @@ def container_id(life: ContainerLife) -> str:
     """The id of a life's container."""
     assert life.identity.container_id is not None
     return life.identity.container_id
+
+
+def order_of(name: str, *command: str, life: int = 1, nonce: str | None = None, **runs: object) -> LaunchOrder:
+    """An order for a container of the component ``c``, named ``name``; without a command it sleeps."""
+    definition: dict[str, Any] = {"image": IMAGE, "name": name, "network": "host", "command": command or SLEEP}
+    spec = ComponentSpec(name="c", runs=ContainerSpec(**{**definition, **runs}), display_command=command)
+    return LaunchOrder(spec=spec, life=life, nonce=nonce or secrets.token_hex(8))
 
 
 def open_log(folder: Path) -> Callable[[str], int]:
