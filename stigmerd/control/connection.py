@@ -176,7 +176,7 @@ class Connection:
             return
         self._parted = trio.Event()
         for stream in self._streams.values():
-            missed += await stream.drain()
+            missed += stream.give_up()
         await self._wire.say_farewell(encode_notification("missed", {"count": missed}) if missed else b"")
         self._parted.set()
 

@@ -21,12 +21,6 @@ from stigmerd.engine.operations import Answer, EventFeed, Operations
 STATUS_PERIOD = 0.1
 """Least seconds between two ``status`` notifications: what changes faster is told once."""
 
-DRAIN_PAUSE = 0.01
-"""Seconds without an event after which a feed is taken to be empty."""
-
-DRAIN_LIMIT = 1.0
-"""Seconds for counting what a subscriber missed, however fast more of it comes."""
-
 MAX_SEQ = 2**63 - 1
 
 
@@ -53,8 +47,8 @@ class Stream(Protocol):
         """How many notifications were missed because they were not taken in time, and the next one, encoded."""
         ...
 
-    async def drain(self) -> int:
-        """Give up what is still to come, and tell how many notifications that is. Takes ``DRAIN_LIMIT`` at most."""
+    def give_up(self) -> int:
+        """Drop what is still to be told, and say how many notifications that is."""
         ...
 
 
@@ -213,16 +207,8 @@ class _EventStream:
         missed, entry = await self._feed.receive()
         return missed, encode_notification("event", entry.to_plain())
 
-    async def drain(self) -> int:
-        count = 0
-        with trio.move_on_after(DRAIN_LIMIT):
-            while True:
-                with trio.move_on_after(DRAIN_PAUSE) as waiting:
-                    missed, _ = await self._feed.receive()
-                    count += missed + 1
-                if waiting.cancelled_caught:
-                    break
-        return count
+    def give_up(self) -> int:
+        return self._feed.give_up()
 
 
 class _StatusStream:
@@ -241,7 +227,7 @@ class _StatusStream:
         self._due = trio.current_time() + STATUS_PERIOD
         return 0, line
 
-    async def drain(self) -> int:
+    def give_up(self) -> int:
         return 0
 
 

@@ -28,6 +28,8 @@ class Feed:
     def __init__(self, backlog: Sequence[Entry], names: frozenset[str]) -> None:
         self._names = names
         self._entries: deque[Entry] = deque(entry for entry in backlog if self._concerns(entry))
+        # The history that a reader asked for is not held against it.
+        self._limit = len(self._entries) + FEED_LIMIT
         self._missed = 0
         self._arrived = trio.Event()
 
@@ -35,7 +37,7 @@ class Feed:
         """Queue one entry, at the cost of the oldest where the reader is too slow."""
         if not self._concerns(entry):
             return
-        if len(self._entries) >= FEED_LIMIT:
+        if len(self._entries) >= self._limit:
             self._entries.popleft()
             self._missed += 1
         self._entries.append(entry)
@@ -49,6 +51,13 @@ class Feed:
             await self._arrived.wait()
         missed, self._missed = self._missed, 0
         return missed, self._entries.popleft()
+
+    def give_up(self) -> int:
+        """Drop what still waits, and tell how many entries that and what was missed before it are."""
+        count = self._missed + len(self._entries)
+        self._missed = 0
+        self._entries.clear()
+        return count
 
     def _concerns(self, entry: Entry) -> bool:
         return not self._names or entry.component in self._names

@@ -53,6 +53,10 @@ class EventFeed(Protocol):
         """The next entry, after how many that were missed because the reader was too slow."""
         ...
 
+    def give_up(self) -> int:
+        """Drop what still waits, and tell how many entries that and what was missed before it are."""
+        ...
+
 
 class Operations(Protocol):
     """All that the control channel can have done. Names are validated by the implementation.

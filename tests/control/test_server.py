@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import trio
+import trio.testing
 
 from stigmerd.control.limits import Limits
 from stigmerd.control.protocol import MAX_LINE
@@ -332,6 +333,39 @@ async def test_subscription_ends_with_its_connection(serve: Serve) -> None:
             assert len(served.operations.feeds) == 1
         with trio.fail_after(1):
             await served.operations.subscribed.wait_value(0)
+
+
+async def test_subscriber_that_never_reads_is_told_what_it_missed_and_closed(serve: Serve) -> None:
+    limits = Limits(stall=0.1)
+    async with serve(limits) as served, await served.connect() as peer, await served.connect() as operator:
+        await peer.call("events.subscribe")
+        for _ in range(900):  # more than the socket holds, less than the queue does
+            served.operations.record("x" * 100)
+        with trio.fail_after(5):
+            await served.operations.subscribed.wait_value(0)
+        assert "result" in await operator.call("hello")
+        assert await read_up_to_missed(peer) == 900
+
+
+async def test_subscriber_that_reads_too_late_is_told_what_it_missed_and_closed(serve: Serve) -> None:
+    async with serve() as served, await served.connect() as peer:
+        await peer.call("events.subscribe")
+        for _ in range(900):
+            served.operations.record("x" * 100)
+        await trio.testing.wait_all_tasks_blocked()
+        for _ in range(5000):  # more than the queue holds
+            served.operations.record("x" * 100)
+        assert await read_up_to_missed(peer) == 5900
+
+
+async def read_up_to_missed(peer: Peer) -> int:
+    """Read events without a gap, then how many were missed, then the end; how many that is together."""
+    *events, last = await peer.receive_all()
+    assert [message["params"]["seq"] for message in events] == list(range(1, len(events) + 1))
+    assert (last["method"], list(last["params"])) == ("missed", ["count"])
+    assert len(events) > 0
+    assert last["params"]["count"] > 0
+    return len(events) + int(last["params"]["count"])
 
 
 async def test_peer_that_does_not_read_its_answers_is_closed(serve: Serve) -> None:
