@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import signal
 import subprocess
 import sys
 import time
@@ -62,8 +61,7 @@ def running(folder: Path, name: str, **env: str) -> Iterator[Program]:
         yield Program(process, output)
     finally:
         process.kill()
-        process.send_signal(signal.SIGCONT)
-        process.wait()
+        process.wait(PATIENCE)
 
 
 @contextmanager
