@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from typing import Annotated, Literal
 
-from cyclopts import App, CycloptsError, Parameter, UnusedCliTokensError
+from cyclopts import App, CycloptsError, Group, Parameter, UnusedCliTokensError
 
 from stigmerd import __version__
 from stigmerd.cli.errors import usage_error
@@ -34,11 +34,16 @@ SinceOption = Annotated[
     str | None, Parameter(name="--since", help="Only what is younger: 10m, 2h30m, or 2026-01-22T04:00:00Z.")
 ]
 
+RUN = Group.create_ordered("Run")
+LOOK = Group.create_ordered("Look")
+SET_UP = Group.create_ordered("Set up")
+
 app = App(
     name="stigmer",
     help="Run a stack of processes and containers, see how it is, and ask why.",
     version=f"stigmer {__version__}",
     help_format="markdown",
+    default_parameter=Parameter(show_default=False),
 )
 server = App(
     name="server",
@@ -94,7 +99,7 @@ def start_all(
     return start(home=home, config=config, timeout=timeout, quiet=quiet, json=json)
 
 
-@server.command
+@server.command(group=RUN)
 def start(
     *names: str,
     home: HomeOption = None,
@@ -121,7 +126,7 @@ def start(
     return lifecycle.start(names, home=home, config=config, timeout=timeout, quiet=quiet, as_json=json)
 
 
-@server.command
+@server.command(group=RUN)
 def stop(
     *names: str,
     home: HomeOption = None,
@@ -150,7 +155,7 @@ def stop(
     return lifecycle.stop(names, home=home, timeout=timeout, now=now, quiet=quiet, as_json=json)
 
 
-@server.command
+@server.command(group=RUN)
 def restart(
     *names: str,
     daemon: Annotated[
@@ -184,7 +189,7 @@ def restart(
     return lifecycle.restart(names, home=home, timeout=timeout, now=now, quiet=quiet, as_json=json)
 
 
-@server.command
+@server.command(group=RUN)
 def signal(sig: str, /, *names: str, home: HomeOption = None) -> int:
     """Send a signal to the main process of components. Not KILL or STOP: use stop.
 
@@ -204,7 +209,7 @@ def signal(sig: str, /, *names: str, home: HomeOption = None) -> int:
     return lifecycle.signal(sig, names, home=home)
 
 
-@server.command
+@server.command(group=RUN)
 def wait(
     *names: str,
     condition: Annotated[
@@ -230,7 +235,7 @@ def wait(
     return lifecycle.wait(names, condition=condition, home=home, timeout=timeout)
 
 
-@server.command
+@server.command(group=LOOK)
 def status(
     *names: str,
     verbose: Annotated[
@@ -265,7 +270,7 @@ def status(
     return group.status(names, home=home, verbose=verbose, as_json=json)
 
 
-@server.command
+@server.command(group=LOOK)
 def logs(
     *names: str,
     component: Annotated[
@@ -318,7 +323,7 @@ def logs(
     return group.logs(wish, home=home)
 
 
-@server.command
+@server.command(group=LOOK)
 def events(
     *names: str,
     follow: FollowOption = None,
@@ -347,7 +352,7 @@ def events(
     return group.events(names, follow=bool(follow), since=since, tail=tail, home=home, as_json=json)
 
 
-@server.command(alias="why")
+@server.command(alias="why", group=LOOK)
 def explain(name: str, /, *, home: HomeOption = None, json: JsonOption = False) -> int:
     """Explain a component's last failure: what was seen, why, and what happens next.
 
@@ -365,7 +370,7 @@ def explain(name: str, /, *, home: HomeOption = None, json: JsonOption = False) 
     return group.explain(name, home=home, as_json=json)
 
 
-@server.command
+@server.command(group=RUN)
 def reload(
     *,
     dry_run: Annotated[
@@ -385,7 +390,7 @@ def reload(
     return lifecycle.reload(dry_run=dry_run, home=home, as_json=json)
 
 
-@server.command
+@server.command(group=SET_UP)
 def check(file: str | None = None, /, *, home: HomeOption = None, json: JsonOption = False) -> int:
     """Check a configuration without a daemon, and name every error with its place.
 
@@ -403,7 +408,7 @@ def check(file: str | None = None, /, *, home: HomeOption = None, json: JsonOpti
     return config.check(file, home=home, as_json=json)
 
 
-@server.command
+@server.command(group=SET_UP)
 def init(*, home: HomeOption = None) -> int:
     """Write a commented stigmer.toml from what is installed here. Never overwrites one.
 
@@ -416,7 +421,7 @@ def init(*, home: HomeOption = None) -> int:
     return config.init(home=home)
 
 
-@server.command
+@server.command(group=SET_UP)
 def schema() -> int:
     """Print the JSON Schema of the configuration, for editors that complete and check.
 
@@ -429,7 +434,7 @@ def schema() -> int:
     return config.schema()
 
 
-@server.command
+@server.command(group=SET_UP)
 def doctor(*, home: HomeOption = None, json: JsonOption = False) -> int:
     """Check home, permissions, socket, Docker, ports, limits and platform, and say what to do.
 

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from stigmerd.adapters.store import Home, HomeError, default_home, read_state
+from stigmerd.cli.containers import engine_version
 from stigmerd.cli.errors import FAILED, NOT_RUNNING, OK, CommandError
 from stigmerd.cli.escape import escape_line
 from stigmerd.cli.paint import Line, Span, line, paint, wants_colour
@@ -25,12 +26,11 @@ from stigmerd.config.load import load_stack
 from stigmerd.config.problems import ConfigError
 from stigmerd.core.spec import ContainerSpec, ProcessSpec, StackSpec
 from stigmerd.core.status import DaemonDocument
+from stigmerd.engine.ports import EngineUnavailableError
 
 OLDEST_KERNEL = (5, 4)
 ENOUGH_DISK = 256 * 1024 * 1024
 ENOUGH_DESCRIPTORS = 4096
-DOCKER_SOCKET = "/var/run/docker.sock"
-DOCKER_TIMEOUT = 3.0
 
 GOOD, FAIR, BAD = "good", "busy", "bad"
 SYMBOLS = {GOOD: "✓", FAIR: "!", BAD: "✗"}
@@ -210,31 +210,13 @@ def _is_listened_on(port: int) -> bool:
 def _docker(stack: StackSpec) -> Iterator[Finding]:
     """Whether the Docker Engine answers, where a component needs it."""
     users = [name for name, spec in stack.components.items() if isinstance(spec.runs, ContainerSpec)]
-    host = os.environ.get("DOCKER_HOST", f"unix://{DOCKER_SOCKET}")
     if not users:
         return
-    if not host.startswith("unix://"):
-        yield Finding(GOOD, "docker", f"{host} (not looked at: only a local socket is)")
-        return
-    trouble = _ping_engine(host.removeprefix("unix://"))
-    if trouble is None:
-        yield Finding(GOOD, "docker", f"the engine at {host} answers")
-    else:
+    try:
+        version = engine_version()
+    except EngineUnavailableError as exc:
         required = any(not stack.components[name].optional for name in users)
         advice = f"{', '.join(users)} waits for it. Start Docker, or join its group: usermod -aG docker USER"
-        yield Finding(BAD if required else FAIR, "docker", f"{host}: {trouble}", advice)
-
-
-def _ping_engine(path: str) -> str | None:
-    """Ask the engine whether it is there. None if it is, else why not."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as engine:
-        engine.settimeout(DOCKER_TIMEOUT)
-        try:
-            engine.connect(path)
-            engine.sendall(b"GET /_ping HTTP/1.0\r\nHost: docker\r\n\r\n")
-            answer = engine.recv(64)
-        except TimeoutError:
-            return f"no answer within {DOCKER_TIMEOUT:g} s"
-        except OSError as exc:
-            return exc.strerror or str(exc)
-    return None if b" 200" in answer.split(b"\r\n")[0] else "it answers, but not as an engine does"
+        yield Finding(BAD if required else FAIR, "docker", str(exc), advice)
+    else:
+        yield Finding(GOOD, "docker", f"the engine answers, version {version}")

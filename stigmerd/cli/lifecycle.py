@@ -212,7 +212,7 @@ def stop(
     try:
         with reached(place, any_protocol=not names) as client:
             pid = client.server_pid
-            mismatch = other_protocol(client)
+            mismatch = other_protocol(client, place)
             if names:
                 fetch_status(client, names)
     except CommandError as exc:
@@ -256,26 +256,52 @@ def _conclude_stop(result: dict[str, Any], *, quiet: bool, as_json: bool) -> int
 
 
 def _stop_without_daemon(place: Home, names: Sequence[str], grace: float | None, *, quiet: bool) -> int:
-    """End what a dead daemon left behind: only processes that provably are of this home."""
-    from stigmerd.adapters.identity import end_strays_blocking
-
+    """End what a dead daemon left behind: only what provably is of this home."""
     known = known_names(place)
     if names and known:
         check_names(names, known)
-    spared = _lives_of_others(place, names) if names else set()
-    strays = end_strays_blocking(place.path, DEFAULT_GRACE if grace is None else grace, keep=spared)
-    for stray in strays:
-        pids = ", ".join(map(str, stray.pids))
-        if not stray.gone:
-            sys.stderr.write(escape_line(f"{stray.component} cannot be killed: still alive: {pids}") + "\n")
-        elif not quiet:
-            sys.stdout.write(escape_line(f"Ended {stray.component}, left by a dead daemon ({pids})") + "\n")
-    if not all(stray.gone for stray in strays):
+    grace = DEFAULT_GRACE if grace is None else grace
+    ended = [*_end_containers(place, names, grace), *_end_processes(place, names, grace)]
+    for is_gone, text in ended:
+        if not is_gone or not quiet:
+            (sys.stdout if is_gone else sys.stderr).write(f"{escape_line(text)}\n")
+    if not all(is_gone for is_gone, _ in ended):
         return FAILED
     if not quiet:
         what = f"nothing of {', '.join(names)} is up" if names else "nothing of it is up"
         sys.stdout.write(f"The daemon is not running: {what} (home {escape_line(place.path)}).\n")
     return OK
+
+
+def _end_processes(place: Home, names: Sequence[str], grace: float) -> Iterator[tuple[bool, str]]:
+    """End what is left of processes. Yields, for each life, whether it is gone, and a sentence."""
+    from stigmerd.adapters.identity import end_strays_blocking
+
+    spared = _lives_of_others(place, names) if names else set()
+    for stray in end_strays_blocking(place.path, grace, keep=spared):
+        pids = ", ".join(map(str, stray.pids))
+        if stray.gone:
+            yield True, f"Ended {stray.component}, left by a dead daemon ({pids})"
+        else:
+            yield False, f"{stray.component} cannot be killed. Still alive: {pids}"
+
+
+def _end_containers(place: Home, names: Sequence[str], grace: float) -> Iterator[tuple[bool, str]]:
+    """The same for containers that the state names."""
+    records = read_state(place).components.values()
+    left = [r for r in records if r.identity and r.identity.container_id and (not names or r.name in names)]
+    if not left:
+        return
+    from stigmerd.cli.containers import stop as stop_container
+    from stigmerd.engine.ports import EngineUnavailableError
+
+    for record in left:
+        assert record.identity is not None
+        try:
+            if stop_container(place, record.identity, grace):
+                yield True, f"Stopped the container of {record.name}, left by a dead daemon"
+        except EngineUnavailableError as exc:
+            yield False, f"{record.name} may still run in its container {record.identity.container_id}: {exc}"
 
 
 def _lives_of_others(place: Home, names: Sequence[str]) -> set[str]:

@@ -111,7 +111,7 @@ def reached(home: Home, *, any_protocol: bool = False) -> Iterator[Client]:
             Also for what the daemon refuses inside the block, and if it ends in the middle.
     """
     with explained(home), open_client(home, any_protocol=any_protocol) as client:
-        warn_of_other_version(client)
+        warn_of_other_version(client, home)
         yield client
 
 
@@ -138,23 +138,23 @@ def _sentence(text: str) -> str:
     return text[:1].upper() + text[1:] if text[1:2].islower() or text[1:2] == " " else text
 
 
-def warn_of_other_version(client: Client) -> None:
+def warn_of_other_version(client: Client, home: Home) -> None:
     """Say once that daemon and program are of different versions, and how to bring them together."""
     if client.server_protocol == PROTOCOL and client.server_version != __version__:
         sys.stderr.write(
             f"The daemon is stigmerd {escape_line(client.server_version)}, this is stigmer {__version__}: "
-            "bring them together with: stigmer server restart --daemon\n"
+            f"bring them together with: {hint('stigmer server restart --daemon', home)}\n"
         )
 
 
-def other_protocol(client: Client) -> CommandError | None:
+def other_protocol(client: Client, home: Home) -> CommandError | None:
     """What to say about a daemon that speaks another protocol, where only the oldest words are safe."""
     if client.server_protocol == PROTOCOL:
         return None
     return CommandError(
         f"The daemon is stigmerd {escape_line(client.server_version)} (protocol {client.server_protocol}), "
         f"this is stigmer {__version__} (protocol {PROTOCOL}): bring them together with: "
-        "stigmer server stop, then stigmer server start"
+        f"{hint('stigmer server stop', home)}, then {hint('stigmer server start', home)}"
     )
 
 

@@ -15,20 +15,21 @@ import msgspec
 from stigmerd.adapters.home import Home
 from stigmerd.cli.errors import FAILED, NOT_RUNNING, OK, CommandError, check_names
 from stigmerd.cli.paint import paint, screen_width, wants_colour
-from stigmerd.cli.reach import fetch_status, find_home, not_running, reached
+from stigmerd.cli.reach import fetch_status, find_home, not_running, other_protocol, reached
 from stigmerd.cli.render import render_status
 from stigmerd.cli.times import parse_rfc3339
 from stigmerd.core.status import ComponentDocument, StatusDocument
 
 if TYPE_CHECKING:
-    from stigmerd.core.record import ComponentRecord
+    from stigmerd.core.record import ComponentRecord, Identity
 
 
 def status(names: Sequence[str], *, home: str | None, verbose: bool, as_json: bool) -> int:
     """Print the status. 0: healthy; 1: not; 3: no daemon, and these are the last known states."""
     place = find_home(home)
     try:
-        with reached(place) as client:
+        with reached(place, any_protocol=True) as client:  # status has one form in every protocol
+            mismatch = other_protocol(client, place)
             document = fetch_status(client, names, verbose=verbose)
     except CommandError as exc:
         if exc.exit_code != NOT_RUNNING:
@@ -36,6 +37,8 @@ def status(names: Sequence[str], *, home: str | None, verbose: bool, as_json: bo
         print_status(last_known(place, names), verbose=verbose, as_json=as_json)
         raise
     print_status(document, verbose=verbose, as_json=as_json)
+    if mismatch is not None:
+        raise mismatch
     return OK if document.healthy else FAILED
 
 
@@ -62,20 +65,28 @@ def last_known(home: Home, names: Sequence[str] = ()) -> StatusDocument:
     if not records:
         raise not_running(home)
     check_names(names, records)
-    shown = [record for name, record in records.items() if not names or name in names]
-    return StatusDocument(daemon=None, healthy=False, components=tuple(_as_last_seen(record) for record in shown))
+    shown = tuple(_as_last_seen(home, record) for name, record in records.items() if not names or name in names)
+    return StatusDocument(daemon=None, healthy=False, components=shown)
 
 
-def _as_last_seen(record: ComponentRecord) -> ComponentDocument:
-    from stigmerd.adapters.identity import is_alive
-
-    identity = record.identity
-    alive = is_alive(identity) if identity is not None and identity.pid is not None else False
-    if identity is not None and identity.container_id is not None:
-        return msgspec.structs.replace(record.shown, uptime=None)  # only the Docker Engine could tell
+def _as_last_seen(home: Home, record: ComponentRecord) -> ComponentDocument:
+    alive = _is_alive(home, record.identity)
     started = parse_rfc3339(record.shown.started_at) if alive else None
     uptime = round(max(0.0, time.time() - started), 3) if started is not None else None
     return msgspec.structs.replace(record.shown, alive=alive, uptime=uptime)
+
+
+def _is_alive(home: Home, identity: Identity | None) -> bool | None:
+    """Whether the life is provably there still; None where only a Docker Engine could tell that is not there."""
+    if identity is not None and identity.container_id is not None:
+        from stigmerd.cli.containers import is_running
+
+        return is_running(home, identity)
+    if identity is not None and identity.pid is not None:
+        from stigmerd.adapters.identity import is_alive
+
+        return is_alive(identity)
+    return False
 
 
 def known_names(home: Home) -> list[str]:
