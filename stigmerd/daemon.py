@@ -73,6 +73,9 @@ CHECK_BOUND = 30.0
 TAIL = 20
 """Lines of output in an explanation."""
 
+LOG_PAUSE = 0.005
+"""Seconds between two lines about events."""
+
 SAME_SIGNAL = 0.1
 """Seconds in which two signals are one request: timeout(1) signals its child and its group."""
 
@@ -372,6 +375,7 @@ class Daemon:
             while True:
                 _, entry = await feed.receive()
                 log_entry(entry)
+                await trio.sleep(LOG_PAUSE)  # a restart does not wait for lines about it
 
     # The configuration.
 

@@ -103,6 +103,7 @@ class Component:
     ) -> None:
         self._world = world
         self._board = board
+        self._journal = journal
         self._teller = Teller(spec.name, journal, world.logs)
         self._on_new_life = on_new_life
         self._is_closing = is_closing
@@ -120,6 +121,8 @@ class Component:
         self._shut: Shut | None = None
         self._impostor = ""
         self._unproven = restored is not None
+        self._unsaved = False
+        self._definition = spec.definition
         self._view = restored or View(spec=spec, log=world.logs.path(spec.name))
         world.logs.rule(spec.name, spec.log)
         board.add(self._view)
@@ -187,6 +190,7 @@ class Component:
         self._teller.event("failed", state.life, reason="internal", message=error)
         self._teller.line(f"Failed {self._spec.name}: {error}")
         self._show(state=state, note=error, last_error=error, identity=None)
+        self._save()
         for message in self._mail:
             if not isinstance(message, Seen):
                 message.taken.set()
@@ -245,6 +249,7 @@ class Component:
                 await self._arrived.wait()
             if scope.cancelled_caught:
                 self._step(Event.DEADLINE)
+                self._save()
                 return
         message = self._mail.popleft()
         match message:
@@ -257,6 +262,7 @@ class Component:
             case Seen():
                 if message.life == self._state.life:
                     message.then()
+        self._save()
 
     def _take(self, ask: Ask) -> None:
         if ask.event is not Event.DOWN and self._is_closing():
@@ -279,6 +285,7 @@ class Component:
     def _take_spec(self, spec: ComponentSpec) -> None:
         probes_changed = dict(spec.probes) != dict(self._spec.probes)
         self._world.logs.rule(spec.name, spec.log)
+        self._definition = spec.definition
         self._show(spec=spec)
         if probes_changed and self._tenure is not None and self._checkup is not None:
             self._stop_checkup()
@@ -336,7 +343,7 @@ class Component:
         self._show(**changes)
 
     def _show(self, **changes: object) -> None:
-        """Remember and publish the component as it is now. A change of readiness is told first."""
+        """Publish the component as it is now. A change of readiness is told first."""
         before = self._view
         view = replace(before, **changes)  # type: ignore[arg-type]
         if view == before:
@@ -344,9 +351,15 @@ class Component:
         if view.phase is Phase.RUNNING and view.ready != before.ready:
             self._teller.event("ready" if view.ready else "unready", view.state.life, message=_evidence(view))
         self._view = view
-        if changes.keys() != {"probes"}:
-            self._world.state.put(to_record(view, trio.current_time(), self._world.clock))
+        self._unsaved = self._unsaved or changes.keys() != {"probes"}
         self._board.publish(view)
+
+    def _save(self) -> None:
+        """Remember the component as it is now. Whoever shows a change does this before it awaits anything."""
+        if self._unsaved:
+            self._unsaved = False
+            now = trio.current_time()
+            self._world.state.put(to_record(self._view, self._definition, now, self._world.clock))
 
     # The gate.
 
@@ -460,6 +473,7 @@ class Component:
             self._show(last_exit=last_exit)  # the probe's evidence says more than the signal it led to
         else:
             self._show(last_exit=last_exit, last_error=str(status), note=str(status))
+        self._save()
 
     def _over(self, tenure: Tenure, ended: Ended) -> None:
         self._stop_checkup()
@@ -476,6 +490,7 @@ class Component:
         await tenure.wait_over()
         self._lingering = None
         self._show(survivors=(), identity=None, note="what could not be killed is gone; it can be started again")
+        self._save()
 
     # Probes.
 
@@ -524,15 +539,20 @@ class Component:
             # The intent was written and nothing else: what came of it was ended as a stray.
             self._show(identity=None)
             if state.has_life:
-                self._step(Event.NO_SPAWN)
-            return
-        life = await self._adopt(identity)
-        if life is None:
+                self._bury_unknown()
+        elif (life := await self._adopt(identity)) is None:
             self._found_dead()
         elif state.phase is Phase.FAILED:
             self._lingering = self._new_tenure(life)
         else:
             self._resume(life)
+        self._save()
+
+    def _bury_unknown(self) -> None:
+        """Account for a life that never got into the state, though it may have got into the history."""
+        if self._is_told("starting") and not self._is_told("exited"):
+            self._teller.exited(self._state.life, ExitStatus(), None)
+        self._step(Event.NO_SPAWN)
 
     async def _adopt(self, identity: Identity) -> Life | None:
         order = LaunchOrder(spec=self._spec, life=self._state.life, nonce=identity.nonce)
@@ -547,8 +567,13 @@ class Component:
         if not self._state.has_life:
             self._show(identity=None, survivors=())
             return
-        self._exit_seen(ExitStatus())
+        # The last daemon may have died between the history and the state: an exit is told once.
+        if not self._is_told("exited"):
+            self._exit_seen(ExitStatus())
         self._step(EXIT_EVENTS[judge(ExitStatus(), self._spec.restart)])
+
+    def _is_told(self, event: str) -> bool:
+        return any(e.event == event and e.life == self._state.life for e in self._journal.history(self._spec.name))
 
     def _resume(self, life: Life) -> None:
         self._tenure = self._new_tenure(life)

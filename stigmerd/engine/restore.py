@@ -13,8 +13,9 @@ from stigmerd.engine.board import View
 from stigmerd.engine.ports import Clock
 
 
-def to_record(view: View, now: float, clock: Clock) -> ComponentRecord:
-    """What the next daemon has to know about a component."""
+def to_record(view: View, definition: str, now: float, clock: Clock) -> ComponentRecord:
+    """What the next daemon has to know about a component. ``definition`` is its digest, which costs too
+    much to make anew at every change."""
     boot = clock.boot()
     state = view.state
 
@@ -26,7 +27,7 @@ def to_record(view: View, now: float, clock: Clock) -> ComponentRecord:
         phase=state.phase.name,
         wanted=state.wanted,
         life=state.life,
-        definition=view.spec.definition,
+        definition=definition,
         shown=view.to_document(now, clock.wall()),
         identity=view.identity,
         spawned_boot=to_boot(state.spawned_at),
