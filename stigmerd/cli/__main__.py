@@ -19,17 +19,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if sys.platform not in {"linux", "darwin"}:
         sys.stderr.write(f"stigmer runs on Linux and macOS, not on {sys.platform}.\n")
         return 2
-    for stream in (sys.stdout, sys.stderr):
-        # A file name or a locale must not be able to end a command with a traceback.
-        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    _make_streams_harmless()
     try:
         code = _run(words)
         sys.stdout.flush()
     except KeyboardInterrupt:
         code = INTERRUPTED
     except BrokenPipeError:
-        code = _leave_broken_pipe()
+        _discard_output()  # the reader has seen enough
+        code = 0
+    except OSError as exc:
+        code = _complain(exc)
+        _discard_output()
     return code
+
+
+def _make_streams_harmless() -> None:
+    """See to it that no locale, file name or closed descriptor ends a command with a traceback."""
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115  (for as long as the process lives)
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
 
 
 def _run(words: list[str]) -> int:
@@ -49,14 +59,15 @@ def _run(words: list[str]) -> int:
         sys.stdout.flush()
         sys.stderr.write(f"{exc}\n")
         return exc.exit_code
-    except BrokenPipeError:
-        raise
-    except OSError as exc:  # a file or a terminal that failed under a command: say which
-        from stigmerd.cli.escape import escape_line
 
-        where = f"{exc.filename}: " if exc.filename else ""
-        sys.stderr.write(escape_line(f"stigmer: {where}{exc.strerror or exc}") + "\n")
-        return 1
+
+def _complain(exc: OSError) -> int:
+    """Say which file or terminal failed under a command."""
+    from stigmerd.cli.escape import escape_line
+
+    where = f"{exc.filename}: " if exc.filename else ""
+    sys.stderr.write(escape_line(f"stigmer: {where}{exc.strerror or exc}") + "\n")
+    return 1
 
 
 def recognize_status(words: Sequence[str]) -> tuple[tuple[str, ...], str | None, bool, bool] | None:
@@ -109,12 +120,11 @@ def hoist_home(words: Sequence[str]) -> list[str]:
     return [*rest[:options], *moved, *rest[options:]]
 
 
-def _leave_broken_pipe() -> int:
-    """The reader has seen enough. Python's own flush at exit must not complain about it."""
+def _discard_output() -> None:
+    """Let Python's own flush at exit find somewhere to write to."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, sys.stdout.fileno())
     os.close(nowhere)
-    return 0
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 
@@ -16,6 +17,7 @@ from stigmerd.cli.render import SYMBOLS
 from stigmerd.cli.status import last_known
 from stigmerd.cli.times import ago, local_time
 from stigmerd.core.explain import TAIL_LINES, ExplainReport, build_report
+from stigmerd.core.status import to_plain
 
 
 def explain(name: str, *, home: str | None, as_json: bool) -> int:
@@ -23,7 +25,7 @@ def explain(name: str, *, home: str | None, as_json: bool) -> int:
     place = find_home(home)
     report = fetch_report(place, name)
     if as_json:
-        sys.stdout.write(msgspec.json.encode(report).decode() + "\n")
+        sys.stdout.write(json.dumps(to_plain(report)) + "\n")
         return OK
     command = _with_home(report.command, place)
     lines = render_report(report, now=time.time(), command=command, width=screen_width(sys.stdout))

@@ -5,6 +5,7 @@ On the fast path: what only a dead daemon's state needs is imported when it is r
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from collections.abc import Sequence
@@ -18,7 +19,7 @@ from stigmerd.cli.paint import paint, screen_width, wants_colour
 from stigmerd.cli.reach import fetch_status, find_home, not_running, other_protocol, reached
 from stigmerd.cli.render import render_status
 from stigmerd.cli.times import parse_rfc3339
-from stigmerd.core.status import ComponentDocument, StatusDocument
+from stigmerd.core.status import ComponentDocument, StatusDocument, to_plain
 
 if TYPE_CHECKING:
     from stigmerd.core.record import ComponentRecord, Identity
@@ -45,7 +46,8 @@ def status(names: Sequence[str], *, home: str | None, verbose: bool, as_json: bo
 def print_status(document: StatusDocument, *, verbose: bool = False, as_json: bool = False) -> None:
     """Write the document to stdout, as JSON or as a table that fits the terminal."""
     if as_json:
-        sys.stdout.write(msgspec.json.encode(document).decode() + "\n")
+        # ASCII: a component's text may hold what is no Unicode.
+        sys.stdout.write(json.dumps(to_plain(document)) + "\n")
         return
     if not document.components and document.daemon is None:
         return  # there is nothing to show, and the error says why

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -187,6 +188,29 @@ def test_reader_that_leaves_early_causes_no_complaint() -> None:
     command = f"{sys.executable} -m stigmerd.cli server schema | head -1"
     done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=60, check=True)
     assert (done.stdout, done.stderr) == ("{\n", "")
+
+
+@pytest.mark.parametrize(
+    ("redirection", "code", "said"),
+    [(">/dev/full", 1, "No space left on device"), (">&-", 0, ""), ("2>&-", 0, "")],
+)
+def test_output_that_cannot_be_written_is_no_traceback(redirection: str, code: int, said: str) -> None:
+    if "full" in redirection and not Path("/dev/full").exists():
+        pytest.skip("Linux only: /dev/full")
+    command = f"{sys.executable} -m stigmerd.cli server schema {redirection}"
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == code
+    assert said in done.stderr
+    assert len(done.stderr.splitlines()) <= 1
+
+
+@pytest.mark.parametrize("locale", ["C", "POSIX", "en_US.ISO-8859-1"])
+def test_no_locale_breaks_the_output(locale: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "stigmerd.cli", "server", "doctor", "--home", str(tmp_path)]
+    environment = {**os.environ, "LC_ALL": locale, "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    done = subprocess.run(command, env=environment, capture_output=True, timeout=60, check=False)
+    assert b"Traceback" not in done.stderr
+    assert b"platform" in done.stdout
 
 
 @pytest.mark.parametrize("name", COMMANDS)
