@@ -53,7 +53,7 @@ class Lines:
 
     def _print(self, component: ComponentDocument) -> None:
         said = f" {escape_line(component.name)} {escape_line(component.state)}"
-        why = [] if component.state in {"running", "completed"} else remarks(component, time.time())[:1]
+        why = [] if component.state in {"running", "completed", "stopped"} else remarks(component, time.time())[:1]
         spans = line(symbol_of(component), said, ": " if why else "", *(why[0] if why else ()))
         sys.stdout.write(paint([spans], colour=wants_colour(sys.stdout)))
 
