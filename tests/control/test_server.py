@@ -326,6 +326,17 @@ async def test_subscriber_may_go_on_asking(serve: Serve) -> None:
         assert (await peer.receive() or {})["method"] == "event"
 
 
+async def test_answer_waits_for_the_end_of_a_notification_that_is_being_sent(serve: Serve) -> None:
+    async with serve() as served, await served.connect() as peer:
+        await peer.call("events.subscribe")
+        served.operations.record("x" * 1_000_000)
+        await trio.testing.wait_all_tasks_blocked()
+        await peer.ask("hello")
+        await trio.testing.wait_all_tasks_blocked()
+        assert (await peer.receive() or {})["method"] == "event"
+        assert "result" in (await peer.receive() or {})
+
+
 async def test_subscription_ends_with_its_connection(serve: Serve) -> None:
     async with serve() as served:
         async with await served.connect() as peer:

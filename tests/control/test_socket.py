@@ -16,10 +16,11 @@ from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 
 from stigmerd.control import endpoint, server
 from stigmerd.control.limits import Limits
-from stigmerd.control.server import ControlSocketError, bind_control_socket
+from stigmerd.control.server import ACCEPT_PAUSE, ControlSocketError, bind_control_socket
 from tests.control.conftest import Serve, Served
 from tests.control.fakes import connect_in, connect_peer, new_socket
 
@@ -187,6 +188,7 @@ def no_descriptors_left() -> Iterator[None]:
 async def test_operators_are_served_one_after_the_other_without_a_descriptor_left(serve: Serve) -> None:
     async with serve() as served:
         await wait_answering(served)
+        await trio.testing.wait_all_tasks_blocked()  # else the server still gives a descriptor back
         folder = endpoint.open_folder(served.run_dir)
         unconnected = [new_socket() for _ in range(3)]
         with contextlib.ExitStack() as opened:
@@ -197,6 +199,8 @@ async def test_operators_are_served_one_after_the_other_without_a_descriptor_lef
                 for free in unconnected:
                     operator = await connect_in(folder, served.run_dir, free)
                     assert "result" in await operator.call("hello")
+                    await trio.sleep(1.5 * ACCEPT_PAUSE)
+                    assert "result" in await operator.call("hello"), "displaced though nobody else came"
         await wait_answering(served)
     assert "cannot accept" in served.problems[0][0]
 
