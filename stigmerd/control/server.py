@@ -29,8 +29,8 @@ from stigmerd.control.handlers import Context, Hello
 from stigmerd.control.limits import LIMITS, Limits
 from stigmerd.engine.operations import Operations
 
-BACKLOG = 256
-"""Connections that may wait for an accept."""
+BACKLOG = 1024
+"""Connections that may wait for an accept: beyond it Linux turns a client with a timeout away at once."""
 
 ACCEPT_PAUSE = 0.1
 """Seconds before the next accept, after one that failed."""
