@@ -35,7 +35,7 @@ from stigmerd.config.problems import ConfigError
 from stigmerd.control.handlers import Hello
 from stigmerd.control.protocol import PROTOCOL
 from stigmerd.control.server import ControlServer, ControlSocketError
-from stigmerd.core.explain import build_report
+from stigmerd.core.explain import TAIL_LINES, build_report
 from stigmerd.core.lifecycle import Phase
 from stigmerd.core.order import Change, difference
 from stigmerd.core.record import DaemonRecord
@@ -69,9 +69,6 @@ USAGE_BOUND = 1.0
 
 CHECK_BOUND = 30.0
 """Seconds for a new program to load the configuration before the daemon becomes it."""
-
-TAIL = 20
-"""Lines of output in an explanation."""
 
 LOG_PAUSE = 0.005
 """Seconds between two lines about events."""
@@ -542,7 +539,7 @@ class Daemon:
         everything = tuple(self._document(other) for other in self._supervisor.board.names())
         document = self._document(known)
         events = await trio.to_thread.run_sync(self._supervisor.journal.history, known)
-        lines = await trio.to_thread.run_sync(tail_lines, document.log, TAIL)
+        lines = await trio.to_thread.run_sync(tail_lines, document.log, TAIL_LINES)
         tail = [line.decode("utf-8", "backslashreplace") for line in lines]
         report = build_report(document, everything, events, tail, self._clock.wall())
         plain: dict[str, Any] = to_plain(report)

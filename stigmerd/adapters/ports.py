@@ -25,6 +25,9 @@ SEARCHES_AT_ONCE = 4
 SEARCH_LIMIT = 1.0
 """Seconds after which a search for the owner is given up."""
 
+SEEN_LIMIT = 64
+"""Strangers that are looked at before all other processes."""
+
 LISTEN = "0A"
 """The state's number in /proc/net/tcp. Source: linux/net/tcp_states.h."""
 
@@ -47,6 +50,8 @@ class PortWatch:
 
     def __init__(self, *, procfs: bool = sys.platform == "linux") -> None:
         self._procfs = procfs
+        self._seen = frozenset[int]()
+        """Who held a listener at the last search of all processes, and most likely still does."""
         # None of the threads that spawning uses.
         self._limiter = trio.CapacityLimiter(SEARCHES_AT_ONCE)
 
@@ -59,12 +64,25 @@ class PortWatch:
         wanted = frozenset(ports)
         if not wanted or (self._procfs and not _read_listeners(wanted)):
             return None
-        search = _search_procfs if self._procfs else _search_psutil
+        search = self._search_procfs if self._procfs else _search_psutil
         job = functools.partial(_find_stranger, search, wanted, ours)
         # A RuntimeError is Python's way to say that no thread can be started now.
         with trio.move_on_after(SEARCH_LIMIT), contextlib.suppress(RuntimeError):
             return await trio.to_thread.run_sync(job, abandon_on_cancel=True, limiter=self._limiter)
         return None
+
+
+    def _search_procfs(self, ports: frozenset[int], ours: frozenset[int]) -> Sockets:
+        """Search our own processes first, and who was seen before: a look at all costs a thousandfold."""
+        listeners = _read_listeners(ports)
+        holders = _holders(listeners, ours | self._seen)
+        if not all(holders.values()):
+            holders = _holders(listeners, _pids())
+            found = frozenset(pid for pids in holders.values() for pid in pids)
+            self._seen = (self._seen | found if len(self._seen) < SEEN_LIMIT else found) - ours
+        # One without a visible owner may have gone while we searched: look again before saying so.
+        still_there = _read_listeners(ports)
+        return [(listener.port, pids) for listener, pids in holders.items() if pids or listener in still_there]
 
 
 def _find_stranger(search: Search, ports: frozenset[int], ours: frozenset[int]) -> str | None:
@@ -93,19 +111,6 @@ def _parse(lines: Iterable[str]) -> Iterator[_Listener]:
         if fields[3] != LISTEN:
             return
         yield _Listener(port=int(fields[1].rpartition(":")[2], 16), inode=fields[9])
-
-
-def _search_procfs(ports: frozenset[int], ours: frozenset[int]) -> Sockets:
-    """Search our own processes first: in the common case the listener is one of them."""
-    listeners = _read_listeners(ports)
-    holders = _holders(listeners, ours)
-    if not all(holders.values()):
-        holders = _holders(listeners, _pids())
-    # One without a visible owner may have gone while we searched: look again before saying so.
-    still_there = _read_listeners(ports)
-    return [
-        (listener.port, pids) for listener, pids in holders.items() if pids or listener in still_there
-    ]
 
 
 def _holders(listeners: frozenset[_Listener], pids: Iterable[int]) -> dict[_Listener, frozenset[int]]:

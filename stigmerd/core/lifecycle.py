@@ -16,10 +16,6 @@ from typing import NoReturn
 from stigmerd.core.restart import EMPTY, RestartHistory
 from stigmerd.core.spec import RestartPolicy, RestartWhen
 
-MERGE_WINDOW = 0.25
-"""Seconds from a life's begin in which one more restart by an operator means that same life:
-ten restarts asked for at once are one."""
-
 
 class Phase(enum.Enum):
     """Where a component is. The values are the words of the status document, but for SPAWNING."""
@@ -206,13 +202,6 @@ def replace_life(state: State, context: Context) -> Step:
         state=replace(state, phase=Phase.STOPPING, wanted=True, due=None, trial=False, history=EMPTY),
         command=Command.END,
     )
-
-
-def replace_older_life(state: State, context: Context) -> Step:
-    """Like replace_life, but a life as young as the request is the one that was asked for."""
-    if state.spawned_at is not None and not state.charge and context.now - state.spawned_at < MERGE_WINDOW:
-        return want(state, context)
-    return replace_life(state, context)
 
 
 def rewant(state: State, context: Context) -> Step:
@@ -412,7 +401,7 @@ TRANSITIONS: Mapping[Phase, Mapping[Event, Transition]] = {
     Phase.STARTING: {
         Event.UP: want,
         Event.DOWN: end,
-        Event.BOUNCE: replace_older_life,
+        Event.BOUNCE: replace_life,
         Event.FOLLOW: follow,
         Event.OPEN: ignore,
         Event.SHUT: ignore,
@@ -430,7 +419,7 @@ TRANSITIONS: Mapping[Phase, Mapping[Event, Transition]] = {
     Phase.RUNNING: {
         Event.UP: want,
         Event.DOWN: end,
-        Event.BOUNCE: replace_older_life,
+        Event.BOUNCE: replace_life,
         Event.FOLLOW: follow,
         Event.OPEN: ignore,
         Event.SHUT: ignore,

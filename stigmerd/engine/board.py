@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 
@@ -14,14 +15,18 @@ from stigmerd.core.spec import ComponentSpec, Condition, ProbeKind
 from stigmerd.core.status import ComponentDocument, ExitDocument, ProbeDocument
 from stigmerd.engine.journal import rfc3339
 
+KEPT_DURATIONS = 100
+"""Attempts of a probe that its latency is told from."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProbeView:
-    """One probe of the present life. ``durations`` are seconds of its last attempts, oldest first."""
+    """One probe of the present life. ``durations`` are seconds of its last attempts, oldest first: an
+    array, never changed in place, since a thousand components with boxed floats are ten megabytes."""
 
     streak: Streak = NEW_STREAK
     last_at: str | None = None
-    durations: tuple[float, ...] = ()
+    durations: array[float] = field(default_factory=lambda: array("f"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -201,6 +206,8 @@ class Board:
 def with_attempt(view: View, kind: ProbeKind, streak: Streak, at: str) -> View:
     """The view after one more probe attempt."""
     before = view.probes.get(kind, ProbeView())
-    durations = (*before.durations[-99:], streak.duration) if streak.duration is not None else before.durations
+    durations = before.durations[1 - KEPT_DURATIONS :]
+    if streak.duration is not None:
+        durations.append(streak.duration)
     probe = ProbeView(streak=streak, last_at=at, durations=durations)
     return replace(view, probes={**view.probes, kind: probe})

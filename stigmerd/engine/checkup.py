@@ -49,10 +49,10 @@ class Checkup:
     async def run(self, started: bool) -> None:
         """Probe until stopped. ``started``: the startup probe has passed already, in this life."""
         with self._scope:
-            if not started:
+            if not started and self._spec.startup is not None:
                 await self._run_startup()
             async with trio.open_nursery() as probes:
-                for kind in (ProbeKind.LIVENESS, ProbeKind.READINESS):
+                for kind in self._spec.probes.keys() - {ProbeKind.STARTUP}:
                     probes.start_soon(self._run_one, kind, lambda verdict: None)
 
     async def _run_startup(self) -> None:
@@ -61,9 +61,7 @@ class Checkup:
             await self._run_one(ProbeKind.STARTUP, lambda verdict: scope.cancel())
 
     async def _run_one(self, kind: ProbeKind, on_verdict: Callable[[Verdict], None]) -> None:
-        probe = self._spec.probes.get(kind)
-        if probe is None:
-            return
+        probe = self._spec.probes[kind]
 
         def seen(streak: Streak) -> None:
             self._on_attempt(kind, streak)

@@ -47,6 +47,10 @@ ENGINE_PERIOD = 5.0
 GATE_PERIODS = {"port": 1.0, "engine": ENGINE_PERIOD}
 """Seconds between two looks at a gate whose opening nobody announces."""
 
+MERGE_WINDOW = 0.25
+"""Seconds from the begin of a life that a restart asked for, in which one more restart means that same
+life: ten restarts asked for at once are one, and who asks after that gets another."""
+
 EXIT_EVENTS = {
     ExitVerdict.RESTART: Event.EXITED,
     ExitVerdict.COMPLETE: Event.EXITED_DONE,
@@ -116,6 +120,8 @@ class Component:
         self._lingering: Tenure | None = None
         self._checkup: Checkup | None = None
         self._condemned: Condemnation | None = None
+        self._is_renewal_due = False
+        self._renewed_life = 0
         self._cause: str | None = None
         self._cap: float | None = None
         self._shut: Shut | None = None
@@ -269,11 +275,18 @@ class Component:
             return
         before = self._state
         former_cause, self._cause, self._cap = self._cause, ask.reason, ask.cap
-        self._step(ask.event)
+        if ask.event is not Event.FOLLOW:
+            self._is_renewal_due = ask.event is Event.BOUNCE
+        self._step(Event.UP if ask.event is Event.BOUNCE and self._is_just_renewed() else ask.event)
         if self._state.phase is before.phase:
             self._cause = former_cause
         if ask.event is Event.DOWN:
             self._hasten(ask.cap)
+
+    def _is_just_renewed(self) -> bool:
+        spawned_at, now = self._state.spawned_at, trio.current_time()
+        young = spawned_at is not None and now - spawned_at < MERGE_WINDOW
+        return young and self._renewed_life == self._state.life and self._state.phase in {Phase.STARTING, Phase.RUNNING}
 
     def _hasten(self, cap: float | None) -> None:
         """Let an end that is under way become as fast as the newest request wants it."""
@@ -329,6 +342,8 @@ class Component:
             intent = Identity(nonce=nonce, boot_id=self._world.boot_id)
             changes |= {"identity": intent, "probes": {}, "adopted": False}
             self._condemned = None
+            if self._is_renewal_due:
+                self._renewed_life, self._is_renewal_due = new.life, False
             if new.last_restart != self._state.last_restart:
                 changes["last_restart_at"] = rfc3339(self._world.clock.wall())
         elif new.phase is Phase.CONDEMNED:
@@ -500,6 +515,8 @@ class Component:
         if not started and self._spec.startup is None:
             self._step(Event.STARTED)
             started = True
+        if not self._spec.probes:
+            return
         self._checkup = Checkup(
             self._spec, life, self._world, on_attempt=self._attempted, on_impostor=self._impostor_seen
         )

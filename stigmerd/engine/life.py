@@ -50,6 +50,8 @@ class Tenure:
         self._exited = trio.Event()
         self._status: ExitStatus | None = None
         self._asked = trio.Event()
+        self._stirred = trio.Event()
+        """Exited or asked to end: one event, as a nursery that waits for two costs a thousand lives megabytes."""
         self._policy = StopPolicy()
         self._grace = trio.CancelScope()
 
@@ -60,6 +62,7 @@ class Tenure:
         if not self._asked.is_set():
             self._policy = policy
             self._asked.set()
+            self._stirred.set()
 
     async def run(self) -> Ended:
         """Wait for the life's end, however it comes, and leave nothing of it alive.
@@ -69,7 +72,7 @@ class Tenure:
         """
         async with trio.open_nursery() as tasks:
             tasks.start_soon(self._watch)
-            await wait_any(self._exited.wait, self._asked.wait)
+            await self._stirred.wait()
             if self._asked.is_set() and not self._exited.is_set():
                 await self._let_end()
             over = await self._kill()
@@ -94,6 +97,7 @@ class Tenure:
         self._status = await self.life.wait_exit()
         self._on_exit(self._status)
         self._exited.set()
+        self._stirred.set()
 
     async def _let_end(self) -> None:
         with self._grace:

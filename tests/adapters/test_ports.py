@@ -135,5 +135,5 @@ async def test_listener_that_goes_during_the_search_is_no_stranger(monkeypatch: 
 async def test_nothing_is_searched_while_nobody_listens(monkeypatch: pytest.MonkeyPatch) -> None:
     if sys.platform != "linux":
         pytest.skip("Linux only: procfs")
-    monkeypatch.setattr(ports, "_search_procfs", None)
+    monkeypatch.setattr(ports, "_holders", None)
     assert await PortWatch().strangers([closed_port()], NOBODY) is None

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from stigmerd.core.lifecycle import MERGE_WINDOW
+from stigmerd.engine.component import MERGE_WINDOW
 from tests.cli.terminals import terminal, unexpected_bytes
 from tests.system.daemons import Stack, stack, wait_until
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from stigmerd.core.lifecycle import MERGE_WINDOW
+from stigmerd.engine.component import MERGE_WINDOW
 from tests.system.daemons import stack
 
 RESTARTS = 12

@@ -12,7 +12,6 @@ from dataclasses import replace
 from itertools import product
 
 from stigmerd.core.lifecycle import (
-    MERGE_WINDOW,
     Command,
     Context,
     Event,
@@ -129,8 +128,7 @@ def _asked_up(state: State, event: Event) -> Step:
     wanted = replace(state, wanted=True, trial=False, due=None, history=EMPTY)
     if event is Event.UP or state.phase is Phase.SPAWNING:
         return Step(state=wanted)
-    young = state.spawned_at is not None and NOW - state.spawned_at < MERGE_WINDOW and not state.charge
-    return Step(state=wanted) if young else _end(wanted)
+    return _end(wanted)
 
 
 def _asked_down(state: State) -> Step:

@@ -367,7 +367,6 @@ async def test_ten_concurrent_restarts_are_one_new_life_and_ten_answers(
     answers: list[Answer] = []
     async with supervise(component()) as supervisor:
         await supervisor.start(["web"], "operator")
-        await trio.sleep(1)
 
         async def restart(after: float) -> None:
             await trio.sleep(after)
@@ -467,3 +466,14 @@ async def test_reload_restarts_what_changed_and_touches_nothing_else(
         assert supervisor.board.names() == ("a", "b", "d", "e")
         assert "c" not in world.state.records
         assert (change.added, change.removed, change.changed, change.restarted) == (("e",), ("c",), ("b", "d"), ("b",))
+
+
+async def test_restart_after_a_restart_is_another_life(
+    supervise: Supervise, world: FakeWorld, autojump_clock: MockClock
+) -> None:
+    async with supervise(component()) as supervisor:
+        await supervisor.start(["web"], "operator")
+        await supervisor.restart(["web"], "operator")
+        await trio.sleep(0.3)
+        await supervisor.restart(["web"], "operator")
+        assert supervisor.component("web").view.state.life == 3

@@ -29,7 +29,7 @@ from stigmerd.core.spec import PROBE_CEILING, GrpcHandler
 # grpcio reads these at its first import. Its fork support kills children that are spawned while
 # calls are in flight; its log lines would go to our stderr; and its own trust store is not the
 # system's. Children see none of it: their environment was copied when the daemon started.
-os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 if trust := ssl.get_default_verify_paths().cafile:
     os.environ.setdefault("GRPC_DEFAULT_SSL_ROOTS_FILE_PATH", trust)
