@@ -35,8 +35,9 @@ from stigmerd.config.problems import ConfigError
 from stigmerd.control.handlers import Hello
 from stigmerd.control.protocol import PROTOCOL
 from stigmerd.control.server import ControlServer, ControlSocketError
+from stigmerd.core.exit_status import ExitStatus
 from stigmerd.core.explain import TAIL_LINES, build_report
-from stigmerd.core.lifecycle import Phase
+from stigmerd.core.lifecycle import LIVE_PHASES, Phase
 from stigmerd.core.order import Change, difference
 from stigmerd.core.record import DaemonRecord
 from stigmerd.core.spec import StackSpec
@@ -54,6 +55,7 @@ from stigmerd.engine.operations import Answer, EventFeed, Refusal, RefusedError
 from stigmerd.engine.ports import Life, World
 from stigmerd.engine.restore import afresh, restored_view
 from stigmerd.engine.supervisor import Supervisor
+from stigmerd.engine.telling import Teller
 
 MAINTENANCE_PERIOD = 0.25
 """Seconds between two looks at the size of the logs."""
@@ -72,6 +74,8 @@ CHECK_BOUND = 30.0
 
 LOG_PAUSE = 0.005
 """Seconds between two lines about events."""
+
+LIVE = frozenset(phase.name for phase in LIVE_PHASES - {Phase.SPAWNING})
 
 SAME_SIGNAL = 0.1
 """Seconds in which two signals are one request: timeout(1) signals its child and its group."""
@@ -242,6 +246,8 @@ class Daemon:
         self._supervisor.journal.record("daemon_started", pid=os.getpid(), version=__version__)
         for problem in self._loaded.problems:
             log.warning("%s", problem)
+        if not crashed:
+            self._tell_lost_exits()
         await self._end_strays(crashed)
         nursery.start_soon(self._processes.serve)
         await nursery.start(self._supervisor.run)
@@ -281,6 +287,14 @@ class Daemon:
                 restored_view(record, spec, log_path, now, boot) if crashed else afresh(record, spec, log_path)
             )
         return views
+
+    def _tell_lost_exits(self) -> None:
+        """Account for lives that ended while no daemon watched: in a reboot, or by an operator's hand."""
+        lost = [record for record in self._loaded.components.values() if record.phase in LIVE and record.identity]
+        told = {(e.component, e.life) for e in self._events.read_since(0) if e.event == "exited"} if lost else set()
+        for record in lost:
+            if (record.name, record.life) not in told:
+                Teller(record.name, self._supervisor.journal, self._logs).exited(record.life, ExitStatus(), None)
 
     async def _end_strays(self, crashed: bool) -> None:
         """End what belongs to this home and what no record claims, before anything starts."""

@@ -18,6 +18,7 @@ import json
 import os
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import msgspec
@@ -213,6 +214,31 @@ class StateFiles:
             os.rename(self._changes.path, f"{self._changes.path}.1")
             self._changes.close()
             self._split = self._document.sequence
+
+
+def note_stopped(home: Home, names: Sequence[str]) -> None:
+    """Remember that an operator stopped components while no daemon ran; without names: everything.
+
+    The next daemon leaves the named ones stopped; after everything it starts afresh.
+
+    Raises:
+        HomeError: a daemon has the home now, and knows better.
+    """
+    lock = home.take_lock()
+    try:
+        state = StateFiles(home)
+        loaded = state.load()
+        for name in names:
+            if name in loaded.components:
+                record = loaded.components[name]
+                shown = msgspec.structs.replace(record.shown, state="stopped", healthy=True, ready=False)
+                state.put(msgspec.structs.replace(record, phase="DOWN", wanted=False, due_boot=None, shown=shown))
+        if not names and loaded.daemon is not None:
+            state.set_daemon(msgspec.structs.replace(loaded.daemon, clean=True))
+        state.checkpoint(last_seq=loaded.last_seq)
+        state.close()
+    finally:
+        os.close(lock)
 
 
 def read_state(home: Home) -> Loaded:

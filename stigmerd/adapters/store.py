@@ -5,7 +5,7 @@ Nothing here imports Trio: the command line reads the same files when no daemon 
 
 from stigmerd.adapters.history import EventFiles, EventTail, read_events
 from stigmerd.adapters.home import Home, HomeError, HomeTakenError, default_home
-from stigmerd.adapters.state import Loaded, StateFiles, read_state
+from stigmerd.adapters.state import Loaded, StateFiles, note_stopped, read_state
 
 __all__ = [
     "EventFiles",
@@ -16,6 +16,7 @@ __all__ = [
     "Loaded",
     "StateFiles",
     "default_home",
+    "note_stopped",
     "read_events",
     "read_state",
 ]

@@ -7,6 +7,7 @@ import signal as signals
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -267,10 +268,19 @@ def _stop_without_daemon(place: Home, names: Sequence[str], grace: float | None,
             (sys.stdout if is_gone else sys.stderr).write(f"{escape_line(text)}\n")
     if not all(is_gone for is_gone, _ in ended):
         return FAILED
+    if ended:
+        _note_stopped(place, names)
     if not quiet:
         what = f"nothing of {', '.join(names)} is up" if names else "nothing of it is up"
         sys.stdout.write(f"The daemon is not running: {what} (home {escape_line(place.path)}).\n")
     return OK
+
+
+def _note_stopped(place: Home, names: Sequence[str]) -> None:
+    from stigmerd.adapters.store import HomeError, note_stopped
+
+    with suppress(HomeError):  # a daemon was started meanwhile, and sees for itself
+        note_stopped(place, names)
 
 
 def _end_processes(place: Home, names: Sequence[str], grace: float) -> Iterator[tuple[bool, str]]:

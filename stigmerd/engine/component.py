@@ -480,7 +480,7 @@ class Component:
         state = self._state
         uptime = trio.current_time() - state.spawned_at if state.spawned_at is not None else None
         self._teller.exited(state.life, status, uptime)
-        if state.phase in {Phase.STOPPING, Phase.FAILED}:
+        if state.phase in {Phase.STOPPING, Phase.FAILED, Phase.DOWN}:
             return  # asked for, or long given up
         at = rfc3339(self._world.clock.wall())
         last_exit = ExitDocument(code=status.code, signal=status.signal, oom=status.oom, at=at)
@@ -561,9 +561,26 @@ class Component:
             self._found_dead()
         elif state.phase is Phase.FAILED:
             self._lingering = self._new_tenure(life)
-        else:
+        elif state.has_life and life.is_alive():
             self._resume(life)
+        else:
+            await self._end_found(life)
         self._save()
+
+    async def _end_found(self, life: Life) -> None:
+        """A life that ended while no daemon watched and was not reaped yet, or that is not to be."""
+        tenure = self._new_tenure(life)
+        tenure.end(self._spec.stop, 0.0)
+        ended = await tenure.run()
+        if not ended.over:
+            self._lingering = tenure
+            self._show(survivors=ended.survivors)
+        if self._state.has_life:
+            self._step(
+                EXIT_EVENTS[judge(ended.status or ExitStatus(), self._spec.restart)] if ended.over else Event.SURVIVED
+            )
+        elif ended.over:
+            self._show(identity=None)
 
     def _bury_unknown(self) -> None:
         """Account for a life that never got into the state, though it may have got into the history."""
@@ -581,12 +598,12 @@ class Component:
                 await trio.sleep(ENGINE_PERIOD)
 
     def _found_dead(self) -> None:
-        if not self._state.has_life:
-            self._show(identity=None, survivors=())
-            return
         # The last daemon may have died between the history and the state: an exit is told once.
         if not self._is_told("exited"):
             self._exit_seen(ExitStatus())
+        if not self._state.has_life:
+            self._show(identity=None, survivors=())
+            return
         self._step(EXIT_EVENTS[judge(ExitStatus(), self._spec.restart)])
 
     def _is_told(self, event: str) -> bool:

@@ -245,3 +245,29 @@ def test_reload_breaks_nothing_when_the_file_is_wrong(home: Stack) -> None:
     assert (plan["changed"], plan["restarted"]) == (["b"], ["b"])
     home.wait_state("b", "running", life=2)
     assert home.component("a")["life"] == 1
+
+
+def test_everything_that_was_stopped_without_a_daemon_starts_afresh(home: Stack) -> None:
+    home.configure(SLEEPERS)
+    home.start()
+    home.wait_state("b", "running")
+    home.kill()
+    assert home.cli("stop").returncode == 0
+    assert home.processes() == {}
+    home.start()
+    again = home.wait_state("a", "running", life=2)
+    assert (again["restarts"], again["adopted"]) == (0, False)
+    assert [entry["event"] for entry in home.events("a")].count("exited") == 1
+
+
+def test_what_was_stopped_by_name_without_a_daemon_stays_stopped(home: Stack) -> None:
+    home.configure(SLEEPERS)
+    home.start()
+    before = home.wait_state("b", "running")["pid"]
+    home.kill()
+    assert home.cli("stop", "a").returncode == 0
+    home.start()
+    wait_until(lambda: home.component("b")["adopted"])
+    assert home.component("b")["pid"] == before
+    assert home.component("a")["state"] == "stopped"
+    wait_until(lambda: [entry["event"] for entry in home.events("a")].count("exited") == 1)
