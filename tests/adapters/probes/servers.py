@@ -55,7 +55,7 @@ def holdings() -> tuple[int, int]:
 
 async def wait_holdings(baseline: tuple[int, int]) -> None:
     """Wait until no more descriptors and threads are held than in ``baseline``."""
-    with trio.fail_after(5):
+    with trio.fail_after(20):
         # The kernel and grpcio announce nothing that could be awaited.
         while any(now > then for now, then in zip(holdings(), baseline, strict=True)):
             await trio.sleep(0.01)
