@@ -7,6 +7,7 @@ No registry is needed: the image is a busybox of this machine.
 from __future__ import annotations
 
 import contextlib
+import gc
 import io
 import os
 import shutil
@@ -96,6 +97,17 @@ def own_engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OwnEngine]:
         engine.thaw()
         remove_containers(engine.host)
         engine.end()
+
+
+@pytest.fixture
+def restartable(own_engine: OwnEngine) -> Iterator[OwnEngine]:
+    """The own engine, for a test that stops and starts it; mark the test with :data:`SDK_LEAVES_SOCKETS`."""
+    yield own_engine
+    gc.collect()  # so that no later test is blamed
+
+
+SDK_LEAVES_SOCKETS = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+"""The docker SDK closes no socket whose connect is refused, which happens in the instant an engine stops."""
 
 
 @pytest.fixture(scope="session")

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import trio
 
 from stigmerd.adapters.container_tree import cgroup_members, find_marked, kill_member
-from stigmerd.adapters.docker_client import EngineRefusedError
-from stigmerd.adapters.docker_engine import DockerEngine, Reading
+from stigmerd.adapters.docker_client import EngineRefusedError, Reading
+from stigmerd.adapters.docker_engine import DockerEngine
 from stigmerd.core.exit_status import ExitStatus
 from stigmerd.core.record import Identity
 from stigmerd.engine.ports import CommandResult, EngineUnavailableError, SpawnFailedError

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import trio
 
-from stigmerd.adapters.docker_client import EngineRefusedError
-from stigmerd.adapters.docker_engine import DockerEngine, Reading
+from stigmerd.adapters.docker_client import EngineRefusedError, Reading
+from stigmerd.adapters.docker_engine import DockerEngine
 from stigmerd.engine.ports import EngineUnavailableError
 
 if TYPE_CHECKING:
@@ -49,25 +49,12 @@ class Pull:
         self.over = True
 
     def _pull(self, api: APIClient, reading: Reading) -> None:
-        messages = _Messages(api.pull(self.image, stream=True, decode=True))
+        messages: Iterator[dict[str, object]] = api.pull(self.image, stream=True, decode=True)
         for message in reading.items(messages):
             if "error" in message:
                 raise EngineRefusedError(500, str(message["error"]))
             if message.get("status") in LAYER:
                 self._layers[str(message.get("id"))] = message["status"] in DONE
-
-
-class _Messages:
-    """A pull's progress. The SDK cannot end one from outside: the next message does."""
-
-    def __init__(self, messages: Iterator[dict[str, Any]]) -> None:
-        self._messages = messages
-
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        return self._messages
-
-    def close(self) -> None:
-        """Wait for the next message."""
 
 
 class Pulls:

@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import trio
 
-from stigmerd.adapters.docker_client import EngineRefusedError
-from stigmerd.adapters.docker_engine import DockerEngine, Reading
+from stigmerd.adapters.docker_client import EngineRefusedError, Reading
+from stigmerd.adapters.docker_engine import DockerEngine
 from stigmerd.engine.ports import EngineUnavailableError
 
 if TYPE_CHECKING:

@@ -7,11 +7,13 @@ never pays for it. Everything here blocks, and is to be called from a thread tha
 from __future__ import annotations
 
 import errno
+import os
 import socket
+import struct
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from stigmerd.adapters.docker_address import EngineAddress
 from stigmerd.engine.ports import EngineUnavailableError
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
 CALL_LIMIT = 5.0
 """Seconds without an answer after which the engine is hung."""
 
+
+T = TypeVar("T")
 
 REASON_LIMIT = 500
 """Characters of the engine's reason that are shown."""
@@ -64,14 +68,62 @@ def knock(address: EngineAddress) -> None:
             door.connect(path)
 
 
-def close_streams() -> None:
-    """Close the streaming answers that this thread was given, read to their end or not."""
-    opened: list[Response] = getattr(_opened, "responses", [])
-    while opened:
-        opened.pop().close()
+class Reading:
+    """The streaming answers that one owned thread reads; another thread may end them.
+
+    The SDK offers no way to end each kind of them, nor to close any.
+    """
+
+    def __init__(self) -> None:
+        self.closed = threading.Event()
+        self._opened: list[tuple[Response, socket.socket]] = []
+
+    def run(self, work: Callable[[], T]) -> T:
+        """Do ``work`` in this thread; the streaming answers that it is given belong to this reading."""
+        _thread.reading = self
+        try:
+            return work()
+        finally:
+            _thread.reading = None
+            while self._opened:
+                response, end = self._opened.pop()
+                response.close()
+                end.close()
+
+    def items(self, stream: Iterable[T]) -> Iterator[T]:
+        """The parts of an answer until it ends, breaks or is closed."""
+        try:
+            for item in stream:
+                if self.closed.is_set():
+                    return
+                yield item
+        except struct.error:
+            return  # so the SDK lets out that the stream broke within a header
+
+    def own(self, response: Response) -> None:
+        """Take a streaming answer over."""
+        try:
+            end = socket.socket(fileno=os.dup(response.raw.fileno()))
+        except (AttributeError, OSError, ValueError):
+            return  # without a body, and so over
+        self._opened.append((response, end))
+        if self.closed.is_set():
+            _shut(end)
+
+    def close(self) -> None:
+        """End the answers, from another thread: whoever reads them sees their end."""
+        self.closed.set()
+        for _, end in tuple(self._opened):
+            _shut(end)
 
 
-_opened = threading.local()
+def _shut(end: socket.socket) -> None:
+    # It may have ended by itself in this instant.
+    with suppress(OSError):
+        end.shutdown(socket.SHUT_RDWR)
+
+
+_thread = threading.local()
 
 
 def _client_class() -> type[APIClient]:
@@ -82,10 +134,14 @@ def _client_class() -> type[APIClient]:
         trust_env = False
 
         def send(self, request: PreparedRequest, **options: Any) -> Response:  # noqa: ANN401
-            """Send a request, and remember a streaming answer: the SDK gives out no way to close it."""
+            """Send a request, on a connection of its own. A streaming answer goes to the thread's reading."""
+            # A connection that was kept would be dead after a restart of the engine, and is nobody's to close.
+            if request.headers.get("Connection") == "keep-alive":
+                request.headers["Connection"] = "close"
             response = super().send(request, **options)
-            if options.get("stream"):
-                _opened.__dict__.setdefault("responses", []).append(response)
+            reading: Reading | None = getattr(_thread, "reading", None)
+            if options.get("stream") and reading is not None:
+                reading.own(response)
             return response
 
     return Client

@@ -10,13 +10,11 @@ It knows nothing of components.
 
 from __future__ import annotations
 
-import struct
-import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import trio
 
@@ -24,7 +22,7 @@ from stigmerd.adapters.docker_address import EngineAddress, find_engine
 from stigmerd.adapters.docker_client import (
     CALL_LIMIT,
     EngineRefusedError,
-    close_streams,
+    Reading,
     connect,
     hung,
     knock,
@@ -50,7 +48,6 @@ HEARD = ("die", "destroy", "pause", "rename", "start", "unpause")
 """The engine's events that say something about a life. Health checks alone make three a second."""
 
 T = TypeVar("T")
-T_co = TypeVar("T_co", covariant=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,49 +90,6 @@ class Watch:
         if state != self._listed or state != "running":
             self._listed = state
             self.stir()
-
-
-class Endable(Protocol[T_co]):
-    """A streaming answer of the SDK. ``close`` may be called from another thread."""
-
-    def __iter__(self) -> Iterator[T_co]: ...
-
-    def close(self) -> None: ...
-
-
-class Reading:
-    """One streaming answer, read by an owned thread and ended from outside."""
-
-    def __init__(self) -> None:
-        self.closed = threading.Event()
-        self._stream: Endable[object] | None = None
-
-    def items(self, stream: Endable[T]) -> Iterator[T]:
-        """The parts of the answer until it ends, breaks or is closed."""
-        self._stream = stream
-        if self.closed.is_set():
-            self._shut()  # closed while it was being opened
-        try:
-            for item in stream:
-                if self.closed.is_set():
-                    return
-                yield item
-        except struct.error:
-            return  # so the SDK lets out that the stream broke within a header
-        except (AttributeError, OSError, ValueError):
-            if not self.closed.is_set():
-                raise  # else the stream was taken from under the SDK, by us
-
-    def close(self) -> None:
-        """End the answer: the thread that reads it returns. May be called again."""
-        self.closed.set()
-        self._shut()
-
-    def _shut(self) -> None:
-        if self._stream is not None:
-            # A stream that has ended by itself has no socket any more, and says so in these ways.
-            with suppress(AttributeError, OSError, ValueError):
-                self._stream.close()
 
 
 class DockerEngine:
@@ -209,7 +163,7 @@ class DockerEngine:
         """
         reading = Reading()
         try:
-            return await _in_thread(lambda: self._ask(lambda api: work(api, reading)), limiter)
+            return await _in_thread(lambda: reading.run(lambda: self._ask(lambda api: work(api, reading))), limiter)
         finally:
             reading.close()
 
@@ -250,10 +204,8 @@ class DockerEngine:
             with translated(lambda: self._url):
                 return work(self._client())
         except EngineUnavailableError:
-            self._client_at = None  # its connections may be dead
+            self._client_at = None  # another engine may be there the next time, of another version
             raise
-        finally:
-            close_streams()
 
     def _list(self, api: APIClient) -> tuple[Listed, ...]:
         found = api.containers(all=True, filters={"label": [self._label]})
@@ -290,9 +242,6 @@ class DockerEngine:
                 task_status.started()
         finally:
             self._serving = False
-            if self._client_at is not None:
-                self._client_at[1].close()
-                self._client_at = None
 
     async def _look_often(self) -> None:
         while True:
