@@ -28,7 +28,13 @@ TAIL = 256
 CODE_PERIOD = 0.02
 """Seconds between two looks at a command that is about to end."""
 
-KILL_LIMIT = 2.0
+ASK_LIMIT = 0.2
+"""Seconds that a hung engine may hold up the kill of a command."""
+
+MARGIN = 0.05
+"""Seconds before the end of the caller's time at which an engine counts as silent."""
+
+KILL_LIMIT = 1.0
 """Seconds that the kill of a cancelled command may take."""
 
 MARK = "STIGMER_EXEC"
@@ -49,16 +55,8 @@ async def run_in_container(
     """
     mark = f"{MARK}={secrets.token_hex(8)}"
     try:
-        exec_id = await engine.call(partial(_create, container_id, tuple(command), mark))
-        finished = False
-        try:
-            tail = await engine.read(partial(_collect, exec_id), trio.CapacityLimiter(1))
-            code = await _wait_code(engine, exec_id)
-            finished = True
-        finally:
-            if not finished:
-                with trio.CancelScope(shield=True, deadline=trio.current_time() + KILL_LIMIT):
-                    await _kill(engine, container_id, identity, exec_id, mark)
+        exec_id = await _create_in_time(engine, container_id, tuple(command), mark)
+        tail, code = await _attend(engine, container_id, identity, exec_id, mark)
     except EngineUnavailableError as exc:
         raise UnreachableError(str(exc)) from exc
     except EngineRefusedError as exc:
@@ -67,6 +65,29 @@ async def run_in_container(
     if code in {126, 127} and text.startswith("OCI runtime exec failed"):
         raise SpawnFailedError(f"{command[0]}: {text.strip()}")
     return CommandResult(status=ExitStatus(code=code), tail=text)
+
+
+async def _create_in_time(engine: DockerEngine, container_id: str, command: tuple[str, ...], mark: str) -> str:
+    """Prepare the command. An engine that says nothing until the caller's time is almost up is unavailable."""
+    with trio.CancelScope(deadline=trio.current_effective_deadline() - MARGIN):
+        return await engine.call(partial(_create, container_id, command, mark))
+    raise EngineUnavailableError("the Docker Engine did not answer in time")
+
+
+async def _attend(
+    engine: DockerEngine, container_id: str, identity: Identity, exec_id: str, mark: str
+) -> tuple[bytes, int | None]:
+    """Run the prepared command: the last of its output and its exit code."""
+    finished = False
+    try:
+        tail = await engine.read(partial(_collect, exec_id), trio.CapacityLimiter(1))
+        code = await _wait_code(engine, exec_id)
+        finished = True
+        return tail, code
+    finally:
+        if not finished:
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + KILL_LIMIT):
+                await _kill(engine, container_id, identity, exec_id, mark)
 
 
 def _create(container_id: str, command: tuple[str, ...], mark: str, api: APIClient) -> str:
@@ -93,20 +114,28 @@ async def _wait_code(engine: DockerEngine, exec_id: str) -> int | None:
 
 async def _kill(engine: DockerEngine, container_id: str, identity: Identity, exec_id: str, mark: str) -> None:
     """SIGKILL the command's processes until there are none, where the engine is on this host."""
-    if identity.pid is None:
+    init = identity.pid
+    if init is None:
         return
-    with suppress(EngineUnavailableError, EngineRefusedError):
-        state = await engine.call(lambda api: api.exec_inspect(exec_id))
-        leader, init = int(state.get("Pid") or 0), identity.pid
-        dying = frozenset[int]()
-        # One that exits has lost its environment, and so its mark, before it has left.
-        while (found := find_marked(init, container_id, leader, mark)) or dying:
-            denied = [inner for pid, inner in found.items() if not kill_member(pid, container_id)]
-            if denied:
-                # Another user's processes: only from inside, by the engine, they can be killed.
+    leader = await _find_leader(engine, exec_id)
+    dying = frozenset[int]()
+    # One that exits has lost its environment, and so its mark, before it has left.
+    while (found := find_marked(init, container_id, leader, mark)) or dying:
+        denied = [inner for pid, inner in found.items() if not kill_member(pid, container_id)]
+        if denied:
+            # Another user's processes: only from inside, by the engine, they can be killed.
+            with suppress(EngineUnavailableError, EngineRefusedError):
                 await _kill_inside(engine, container_id, denied)
-            await trio.sleep(CODE_PERIOD)
-            dying = (dying | found.keys()) & cgroup_members(init, container_id)
+        await trio.sleep(CODE_PERIOD)
+        dying = (dying | found.keys()) & cgroup_members(init, container_id)
+
+
+async def _find_leader(engine: DockerEngine, exec_id: str) -> int:
+    """The command's pid on the engine's host; 0 where the engine does not tell. Root finds it by its mark too."""
+    with suppress(EngineUnavailableError, EngineRefusedError), trio.move_on_after(ASK_LIMIT):
+        state = await engine.call(lambda api: api.exec_inspect(exec_id))
+        return int(state.get("Pid") or 0)
+    return 0
 
 
 async def _kill_inside(engine: DockerEngine, container_id: str, pids: Sequence[int]) -> None:

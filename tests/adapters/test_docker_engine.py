@@ -16,6 +16,8 @@ import trio
 from stigmerd.adapters import docker_engine
 from stigmerd.adapters.container_exec import UnreachableError
 from stigmerd.adapters.docker_engine import CALLS, DockerEngine
+from stigmerd.adapters.probes.exec import ExecProbe
+from stigmerd.core.spec import ExecHandler
 from stigmerd.engine.ports import EngineUnavailableError, Shut
 from tests.adapters.containers import Yard, make_launcher, open_yard, order_of, until
 from tests.docker import SDK_LEAVES_SOCKETS, OwnEngine, own_engine, restartable
@@ -151,9 +153,13 @@ async def test_life_keeps_its_state_while_the_engine_hangs(own_engine: OwnEngine
 @pytest.mark.docker
 async def test_attempt_that_the_hang_overtakes_is_inconclusive(own_engine: OwnEngine, yard: Yard) -> None:
     life = await yard.launch()
-    with frozen(own_engine), trio.fail_after(0.3):
-        outcome = await life.health()
-    assert (outcome.passed, outcome.conclusive) == (True, False)
+    with frozen(own_engine):
+        with trio.fail_after(0.3):
+            outcome = await life.health()
+        assert (outcome.passed, outcome.conclusive) == (True, False)
+        with trio.fail_after(0.3):
+            outcome = await ExecProbe(ExecHandler(command=("/bin/true",)), life).attempt()
+        assert (outcome.passed, outcome.conclusive) == (True, False)
 
 
 @pytest.mark.docker

@@ -25,11 +25,11 @@ class ExecProbe:
         """Pass when the command exits with 0. The end of its output is the message."""
         try:
             result = await self._life.run(self._handler.command)
-        except SpawnFailedError as exc:
-            return Outcome(passed=False, message=str(exc), conclusive=exc.errno not in SPAWN_SHORTAGES)
         except EngineUnavailableError as exc:
             # What cannot be asked keeps its state: nothing was learnt of the container.
             return Outcome(passed=True, message=str(exc), conclusive=False)
+        except SpawnFailedError as exc:
+            return Outcome(passed=False, message=str(exc), conclusive=exc.errno not in SPAWN_SHORTAGES)
         passed = result.status.code == 0
         message = result.tail.strip()[-MESSAGE_LIMIT:]
         return Outcome(passed=passed, message=message or ("" if passed else str(result.status)))
