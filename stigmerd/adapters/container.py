@@ -68,6 +68,15 @@ class Stray:
     container_id: str
 
 
+class Attendance:
+    """The copying of a life's output and the hearing of its events. ``drained``: all output is copied."""
+
+    def __init__(self, life: ContainerLife) -> None:
+        self.life = life
+        self.scope = trio.CancelScope()
+        self.drained = trio.Event()
+
+
 class ContainerLauncher:
     """Makes lives of containers. :meth:`serve` has to run for as long as it is used.
 
@@ -93,7 +102,7 @@ class ContainerLauncher:
         self._pulls = Pulls(engine)
         self._tasks: trio.Nursery | None = None
         self._leaving: dict[str, trio.Event] = {}
-        self._attendances: dict[str, tuple[trio.CancelScope, trio.Event]] = {}
+        self._attendances: dict[str, Attendance] = {}
         self._disowned: dict[str, None] = {}
         self._hurry_until = 0.0
 
@@ -125,6 +134,8 @@ class ContainerLauncher:
                 return None
         except EngineUnavailableError as exc:
             return Shut(reason="engine", message=str(exc))
+        except EngineRefusedError as exc:
+            return Shut(reason="engine", message=f"the Docker Engine answers with an error: {exc}")
         progress = self._pulls.want(runs.image, self._nursery)
         return Shut(reason="engine", message=progress) if progress is not None else None
 
@@ -180,13 +191,20 @@ class ContainerLauncher:
         Their last output goes into their component's log first.
 
         Raises:
-            EngineUnavailableError: the engine cannot be asked now; nothing or some were ended.
+            EngineUnavailableError: the engine cannot be asked now. Where it goes away in between, the
+                rest is ended when it is back.
         """
         strays = [one for one in await self._engine.list_ours() if one.labels.get(NONCE_LABEL) not in keep]
         async with trio.open_nursery() as tasks:
             for stray in strays:
-                tasks.start_soon(self._bury, stray, grace)
+                tasks.start_soon(self._end_stray, stray, grace)
         return tuple(_stray(one) for one in strays)
+
+    async def _end_stray(self, stray: Listed, grace: float) -> None:
+        try:
+            await self._bury(stray, grace)
+        except EngineUnavailableError:
+            self._disown(stray.labels.get(NONCE_LABEL, ""))
 
     async def has_image(self, image: str) -> bool:
         """Whether the engine has this image.
@@ -206,12 +224,9 @@ class ContainerLauncher:
 
     async def _end_namesakes(self, component: str) -> None:
         """End what this home still has of a component: there is at most one life."""
-        try:
-            for one in await self._engine.list_ours():
-                if one.labels.get(COMPONENT_LABEL) == component:
-                    await self._bury(one, 0.0)
-        except EngineRefusedError as exc:
-            raise SpawnFailedError(f"what is left of {component} could not be removed: {exc}") from exc
+        for one in await self._engine.list_ours():
+            if one.labels.get(COMPONENT_LABEL) == component:
+                await self._bury(one, 0.0)
 
     async def _create(self, order: LaunchOrder, runs: ContainerSpec) -> str:
         while True:
@@ -315,16 +330,17 @@ class ContainerLauncher:
         )
         log = self._log(order.spec.name, seen.id)
         life = ContainerLife(self._engine, seen, identity, log=log, farewell=self._let_go)
-        self._attendances[seen.id] = scope, drained = trio.CancelScope(), trio.Event()
+        attendance = self._attendances[seen.id] = Attendance(life)
         self._engine.watch(life.watch)
-        self._nursery.start_soon(self._follow, life, scope, drained)
+        self._nursery.start_soon(self._follow, attendance)
         return life
 
-    async def _follow(self, life: ContainerLife, scope: trio.CancelScope, drained: trio.Event) -> None:
+    async def _follow(self, attendance: Attendance) -> None:
+        life = attendance.life
         try:
-            with scope:
+            with attendance.scope:
                 await life.log.run()
-                drained.set()
+                attendance.drained.set()
                 await trio.sleep_forever()
         finally:
             self._engine.unwatch(life.watch)
@@ -339,17 +355,18 @@ class ContainerLauncher:
         container_id = life.watch.container_id
         if container_id in self._attendances:
             self._leaving[container_id] = trio.Event()
-            self._nursery.start_soon(self._see_off, life, *self._attendances.pop(container_id))
+            self._nursery.start_soon(self._see_off, self._attendances.pop(container_id))
         await self._wait_left(container_id)
 
     async def _wait_left(self, container_id: str) -> None:
         if container_id in self._leaving:
             await self._leaving[container_id].wait()
 
-    async def _see_off(self, life: ContainerLife, attendance: trio.CancelScope, drained: trio.Event) -> None:
+    async def _see_off(self, attendance: Attendance) -> None:
+        life = attendance.life
         try:
-            await self._drain(life.log, drained.wait)
-            attendance.cancel()
+            await self._drain(life.log, attendance.drained.wait)
+            attendance.scope.cancel()
             await self._remove(life.watch.container_id, life.log, life.identity.nonce)
         finally:
             self._leaving.pop(life.watch.container_id).set()
@@ -399,7 +416,7 @@ class ContainerLauncher:
                 self._engine.look_again()
 
     async def _bury(self, one: Listed, grace: float) -> None:
-        """End a container of ours that nobody attends to, copy its last output, and remove it."""
+        """End a container of ours, copy its last output, and remove it."""
         if one.id in self._leaving:
             await self._wait_left(one.id)
             return
@@ -407,14 +424,24 @@ class ContainerLauncher:
         try:
             if one.state in RUNNING:
                 await self._end(one.id, grace)
-            component = one.labels.get(COMPONENT_LABEL, "")
-            log = self._log(component, one.id)
-            # A label is anybody's word, and only a component's name may become a path.
-            if one.state != "created" and re.fullmatch(NAME_PATTERN, component):
-                await self._drain(log, log.run)
+            log = await self._copy_last(one)
             await self._remove(one.id, log, one.labels.get(NONCE_LABEL, ""))
         finally:
             self._leaving.pop(one.id).set()
+
+    async def _copy_last(self, one: Listed) -> ContainerLog:
+        """Copy what is left of a container's output: by whoever copies it already, so that it is there once."""
+        attendance = self._attendances.pop(one.id, None)
+        if attendance is not None:
+            await self._drain(attendance.life.log, attendance.drained.wait)
+            attendance.scope.cancel()
+            return attendance.life.log
+        component = one.labels.get(COMPONENT_LABEL, "")
+        log = self._log(component, one.id)
+        # A label is anybody's word, and only a component's name may become a path.
+        if one.state != "created" and re.fullmatch(NAME_PATTERN, component):
+            await self._drain(log, log.run)
+        return log
 
     async def _end(self, container_id: str, grace: float) -> None:
         """SIGTERM, the grace, SIGKILL."""

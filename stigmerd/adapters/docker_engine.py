@@ -153,8 +153,15 @@ class DockerEngine:
         return await self._call(work)
 
     async def list_ours(self) -> tuple[Listed, ...]:
-        """The containers of this home, running or not. Raises as :meth:`call` does."""
-        return await self.call(self._list)
+        """The containers of this home, running or not.
+
+        Raises:
+            EngineUnavailableError: they cannot be told now.
+        """
+        try:
+            return await self.call(self._list)
+        except EngineRefusedError as exc:
+            raise EngineUnavailableError(f"the Docker Engine answers with an error: {exc}") from exc
 
     async def read(self, work: Callable[[APIClient, Reading], T], limiter: trio.CapacityLimiter) -> T:
         """Run ``work``, which reads a streaming answer, in a thread of ``limiter``, however long it takes.

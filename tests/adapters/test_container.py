@@ -289,11 +289,12 @@ async def test_foreign_container_keeps_its_name(yard: Yard) -> None:
 
 
 async def test_what_is_left_of_an_earlier_life_is_ended_first(yard: Yard) -> None:
-    first = await yard.launch("/bin/sh", "-c", "echo last words; sleep 1000")
+    first = await yard.launch("/bin/sh", "-c", "echo last words; exec sleep 1000")
+    await until(yard.log)
     second = yard.order(life=2)
     await yard.launcher.launch(second)
     assert yard.nonces() == {second.nonce}
-    assert "last words" in yard.log()
+    assert yard.log() == "last words\n"
     with trio.fail_after(5):
         await first.wait_exit()
 
