@@ -15,7 +15,7 @@ import trio
 
 from stigmerd.adapters.container_exec import run_in_container
 from stigmerd.adapters.container_log import ContainerLog
-from stigmerd.adapters.container_tree import cgroup_members
+from stigmerd.adapters.container_tree import cgroup_members, measure
 from stigmerd.adapters.docker_client import EngineRefusedError
 from stigmerd.adapters.docker_engine import DockerEngine, Watch
 from stigmerd.core.exit_status import ExitStatus
@@ -31,6 +31,9 @@ GLANCE = 1.0
 
 PATIENCE = 0.1
 """Seconds until what the engine could not do is asked for again."""
+
+USAGE_SPAN = 0.1
+"""Seconds over which the use of the processor is measured."""
 
 HEALTH_MARGIN = 0.05
 """Seconds before the end of a probe's attempt at which a silent engine makes it inconclusive."""
@@ -200,12 +203,11 @@ class ContainerLife:
         return cgroup_members(self._identity.pid, self.watch.container_id)
 
     async def usage(self) -> Usage:
-        """What the engine counts for the container; the first time it takes a tenth of a second longer."""
+        """What the container uses: measured over a moment, or what an engine on another host counts."""
+        if self._identity.pid is not None:
+            return await self._measure_here()
         try:
-            if self._sample is None:
-                await self._measure()
-                await trio.sleep(0.1)
-            return await self._measure()
+            return await self._ask_usage()
         except (EngineUnavailableError, EngineRefusedError):
             return Usage(cpu_percent=None, memory_bytes=None)
 
@@ -273,16 +275,26 @@ class ContainerLife:
             # Removed by hand, or started anew: only the event can have told the code.
             self._exit = ExitStatus(code=self.watch.exit_code)
 
-    async def _measure(self) -> Usage:
+    async def _measure_here(self) -> Usage:
+        # The engine counts once a second, and lets who asks twice wait for so long.
+        began = trio.current_time()
+        before, _ = measure(await self.members())
+        await trio.sleep(USAGE_SPAN)
+        after, resident = measure(await self.members())
+        spent = sum(seconds - before.get(pid, 0.0) for pid, seconds in after.items())
+        percent = 100 * spent / (trio.current_time() - began)
+        return Usage(cpu_percent=round(percent, 1), memory_bytes=resident)
+
+    async def _ask_usage(self) -> Usage:
+        """What the engine counts. The processor's share is that since the last time it was asked."""
         stats = await self._engine.call(lambda api: api.stats(self.watch.container_id, stream=False, one_shot=True))
         memory = stats.get("memory_stats", {})
-        used = memory.get("usage")
-        detail = memory.get("stats", {})
+        used, detail = memory.get("usage"), memory.get("stats", {})
         # As `docker stats` counts: what could be dropped at once is not in use.
         cache = detail.get("total_inactive_file", detail.get("inactive_file", 0))
         cpu = stats.get("cpu_stats", {}).get("cpu_usage", {}).get("total_usage", 0) / 1e9
         before, self._sample = self._sample, (trio.current_time(), cpu)
         percent = None
         if before is not None and self._sample[0] > before[0]:
-            percent = 100 * max(0.0, cpu - before[1]) / (self._sample[0] - before[0])
+            percent = round(100 * max(0.0, cpu - before[1]) / (self._sample[0] - before[0]), 1)
         return Usage(cpu_percent=percent, memory_bytes=None if used is None else max(0, used - cache))

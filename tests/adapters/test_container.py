@@ -10,6 +10,7 @@ import pytest
 import trio
 
 from stigmerd.adapters.container import Stray
+from stigmerd.adapters.container_life import ContainerLife, Seen, inspect
 from stigmerd.core.exit_status import ExitStatus
 from stigmerd.core.record import Identity
 from stigmerd.engine.ports import SpawnFailedError
@@ -183,12 +184,33 @@ async def test_out_of_memory_kill_is_told(yard: Yard) -> None:
         assert await life.wait_exit() == ExitStatus(code=137, oom=True)
 
 
-async def test_usage_is_what_the_engine_counts(yard: Yard) -> None:
+async def test_usage_is_that_of_the_containers_processes(yard: Yard) -> None:
     life = await yard.launch("/bin/sh", "-c", "while :; do :; done")
     usage = await life.usage()
-    assert usage.cpu_percent is not None
-    assert usage.cpu_percent > 10
     assert usage.memory_bytes
+    assert usage.cpu_percent is None or usage.cpu_percent > 5
+
+
+async def test_usage_is_the_engines_word_where_it_is_on_another_host(yard: Yard) -> None:
+    life = await yard.launch("/bin/sh", "-c", "while :; do :; done")
+    distant = ContainerLife(
+        yard.engine,
+        await look(yard, life),
+        Identity(nonce=life.identity.nonce, boot_id="boot", container_id=container_id(life)),
+        log=life.log,
+        farewell=ContainerLife.release,
+    )
+    assert (await distant.usage()).cpu_percent is None
+    usage = await distant.usage()
+    assert usage.memory_bytes
+    assert usage.cpu_percent is not None
+    assert await distant.members() == frozenset()
+
+
+async def look(yard: Yard, life: ContainerLife) -> Seen:
+    seen = await inspect(yard.engine, container_id(life))
+    assert seen is not None
+    return seen
 
 
 async def test_members_are_the_pids_of_this_host(yard: Yard) -> None:
