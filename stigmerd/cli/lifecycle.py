@@ -102,6 +102,9 @@ def _wait_settled(place: Home, history: EventTail, progress: Progress, limit: fl
             if document is not None:
                 pending = _pending(document, has_run, is_late=time.monotonic() > began + AT_REST)
                 if not pending:
+                    # The history may be ahead of the last snapshot: show how it ended.
+                    document = fetch_status(client)
+                    progress.show(document)
                     break
     if document is None:
         raise CommandError(f"The daemon told no status within {limit:g} s. Look at its log: {daemon_log(place)}")
