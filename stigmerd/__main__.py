@@ -92,7 +92,7 @@ def _supervise(
     from stigmerd import daemon_log
     from stigmerd.adapters.output import DAEMON, LogFiles
     from stigmerd.adapters.spawn import raise_nofile
-    from stigmerd.daemon import Daemon, Inheritance, Start
+    from stigmerd.daemon import Daemon, Inheritance, Start, StartError
 
     legacy = Inheritance.from_text(inherited) if inherited is not None else None
     start = Start(
@@ -122,8 +122,8 @@ def _supervise(
 
     try:
         return trio.run(run)
-    except BaseExceptionGroup as group:
-        error = _start_error(group)
+    except (StartError, BaseExceptionGroup) as exc:
+        error = _start_error(exc)
         if error is None:
             raise
         daemon_log.log.error("%s", error)
@@ -145,14 +145,15 @@ def _check(home: str, config: str | None, environment: Mapping[str, str]) -> int
     return 0
 
 
-def _start_error(group: BaseExceptionGroup[BaseException]) -> StartError | None:
-    """The error of the start in what the nurseries of the daemon raised, or None for a bug."""
+def _start_error(raised: BaseException) -> StartError | None:
+    """The error of the start in what the nurseries of the daemon raised, or None where a bug is in it too."""
     from stigmerd.daemon import StartError
 
-    first: BaseException = group
+    first = raised
     while isinstance(first, BaseExceptionGroup):
         first = first.exceptions[0]
-    return first if isinstance(first, StartError) and group.split(StartError)[1] is None else None
+    is_alone = not isinstance(raised, BaseExceptionGroup) or raised.split(StartError)[1] is None
+    return first if isinstance(first, StartError) and is_alone else None
 
 
 if __name__ == "__main__":

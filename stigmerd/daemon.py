@@ -28,7 +28,7 @@ from stigmerd.adapters.output import LogFiles, tail_lines
 from stigmerd.adapters.platform import Platform
 from stigmerd.adapters.ports import PortWatch
 from stigmerd.adapters.process import ProcessLauncher
-from stigmerd.adapters.store import EventFiles, Home, StateFiles
+from stigmerd.adapters.store import EventFiles, Home, HomeTakenError, StateFiles
 from stigmerd.config.load import is_stale, load_stack
 from stigmerd.config.presets import AGENT_IMAGE
 from stigmerd.config.problems import ConfigError
@@ -38,7 +38,7 @@ from stigmerd.control.server import ControlServer, ControlSocketError
 from stigmerd.core.exit_status import ExitStatus
 from stigmerd.core.explain import TAIL_LINES, build_report
 from stigmerd.core.lifecycle import LIVE_PHASES, Phase
-from stigmerd.core.order import Change, difference
+from stigmerd.core.order import Change
 from stigmerd.core.record import DaemonRecord
 from stigmerd.core.spec import StackSpec
 from stigmerd.core.status import (
@@ -178,6 +178,7 @@ class Daemon:
         Raises:
             StartError: nothing was started or touched.
         """
+        self._refuse_second()
         numbers = (signals.SIGTERM, signals.SIGINT, signals.SIGHUP)
         with trio.open_signal_receiver(*numbers) as arrivals, self._make_server() as server:
             async with trio.open_nursery() as nursery:
@@ -242,7 +243,7 @@ class Daemon:
         self._events = events
         self._remember(clean=False)
         self._supervisor = Supervisor(self._stack.components, world, self._restored(crashed))
-        nursery.start_soon(self._log_events)
+        await nursery.start(self._log_events)
         self._supervisor.journal.record("daemon_started", pid=os.getpid(), version=__version__)
         for problem in self._loaded.problems:
             log.warning("%s", problem)
@@ -260,9 +261,17 @@ class Daemon:
         return last is not None and last.boot_id == boot_id and not last.clean
 
     def _remembered_config(self) -> str | None:
-        """The path that a daemon which died was started with."""
+        """The file that a daemon which died had read: were it gone, another stack would end that one's lives."""
         last = self._loaded.daemon
-        return last.config if last is not None and not last.clean else None
+        return last.source if last is not None and not last.clean else None
+
+    def _refuse_second(self) -> None:
+        """Look for the last daemon itself: somebody may have removed the lock that it holds."""
+        last = self._loaded.daemon
+        if last is None or not self._is_continuing(identity.boot_id()) or last.pid == os.getpid():
+            return
+        if last.start_ticks is not None and identity.start_ticks(last.pid) == last.start_ticks:
+            raise StartError(str(HomeTakenError(self._start.home.path, last.pid)))
 
     def _refuse_other_config(self, crashed: bool) -> None:
         last = self._loaded.daemon
@@ -381,12 +390,17 @@ class Daemon:
             )
         )
 
-    async def _log_events(self) -> None:
+    async def _log_events(self, task_status: trio.TaskStatus[None]) -> None:
         with self._supervisor.journal.watch(None) as feed:
-            while True:
-                _, entry = await feed.receive()
-                log_entry(entry)
-                await trio.sleep(LOG_PAUSE)  # a restart does not wait for lines about it
+            task_status.started()
+            try:
+                while True:
+                    _, entry = await feed.receive()
+                    log_entry(entry)
+                    await trio.sleep(LOG_PAUSE)  # a restart does not wait for lines about it
+            finally:
+                for entry in feed.take_rest():
+                    log_entry(entry)
 
     # The configuration.
 
@@ -528,7 +542,7 @@ class Daemon:
             if not dry_run:
                 self._reload_problem = f"the configuration was not reloaded: {exc}"
             raise RefusedError(Refusal.BAD_CONFIGURATION, str(exc)) from exc
-        change = difference(self._supervisor.specs, stack.components)
+        change = self._supervisor.plan(stack.components)
         if dry_run:
             return change
         self._reload_problem = ""
@@ -575,7 +589,8 @@ class Daemon:
     async def reexec(self) -> None:
         """Become the program that is installed now, once it has shown that it loads this configuration."""
         self._refuse_while_closing()
-        command = [*self._command_line(), "--check"]
+        same = ["--config", self._stack.source] if self._stack.source is not None else []
+        command = [*self._command_line(), *same, "--check"]
         with trio.move_on_after(CHECK_BOUND) as bound:
             done = await trio.run_process(
                 command, capture_stdout=True, capture_stderr=True, check=False, env=dict(self._start.environment)

@@ -253,7 +253,8 @@ def _open_output(blueprint: Blueprint) -> int:
         return blueprint.open_output()
     except OSError as exc:
         name = f"{exc.filename}: " if exc.filename else ""
-        raise SpawnFailedError(f"log: {name}{exc.strerror}", errno=exc.errno) from exc
+        # What is refused for what it is has no errno, and says which path and what to do.
+        raise SpawnFailedError(f"log: {name}{exc.strerror or exc}", errno=exc.errno) from exc
 
 
 # What is checked before.

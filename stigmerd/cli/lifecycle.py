@@ -29,7 +29,7 @@ from stigmerd.cli.reach import (
     reached,
     to_document,
 )
-from stigmerd.cli.status import known_names, print_status
+from stigmerd.cli.status import known_names, last_known, print_status
 from stigmerd.control.client import Client, ConnectionLostError, DeadlinePassedError, RemoteError
 from stigmerd.core.status import ComponentDocument, StatusDocument
 
@@ -271,7 +271,7 @@ def _stop_without_daemon(place: Home, names: Sequence[str], grace: float | None,
             (sys.stdout if is_gone else sys.stderr).write(f"{escape_line(text)}\n")
     if not all(is_gone for is_gone, _ in ended):
         return FAILED
-    if ended:
+    if known:
         _note_stopped(place, names)
     if not quiet:
         what = f"nothing of {', '.join(names)} is up" if names else "nothing of it is up"
@@ -334,6 +334,7 @@ def restart_daemon(*, home: str | None, timeout: str | None) -> int:
     limit = parse_seconds(timeout, "--timeout")
     with reached(place) as client:
         before = fetch_status(client).daemon
+        touched = _touched(client)
         try:
             client.call("reexec")
         except ConnectionLostError:
@@ -345,13 +346,23 @@ def restart_daemon(*, home: str | None, timeout: str | None) -> int:
         with reached(place) as client:
             after = fetch_status(client).daemon
         if after is not None and before is not None and after.started_at != before.started_at:
-            sys.stdout.write(
-                f"The daemon was replaced: stigmerd {escape_line(after.version)}, pid {after.pid}. "
-                "No component was touched.\n"
-            )
+            version = escape_line(after.version)
+            sys.stdout.write(f"The daemon was replaced: stigmerd {version}, pid {after.pid}.{touched}\n")
             return OK
         time.sleep(TICK)
     raise CommandError(f"The daemon was asked to replace itself and has not. Look at its log: {daemon_log(place)}")
+
+
+def _touched(client: Client) -> str:
+    """What a replacement does to components: nothing, unless the configuration has changed since it was read."""
+    try:
+        plan = client.call("reload", dry_run=True)
+    except RemoteError:
+        return ""  # only the new program can tell
+    touched = [*plan.get("restarted", []), *plan.get("removed", [])]
+    if not touched:
+        return " No component was touched."
+    return f" Its configuration has changed, and with it: {escape_line(', '.join(touched))}."
 
 
 # signal
@@ -386,7 +397,7 @@ def wait(names: Sequence[str], *, condition: str, home: str | None, timeout: str
     limit = START_TIMEOUT if limit is None else limit
     deadline = time.monotonic() + limit
     left: list[ComponentDocument] = []
-    while time.monotonic() < deadline:
+    while True:
         try:
             with explained(place), open_client(place) as client:
                 left = _wait_connected(client, names, condition, deadline)
@@ -394,16 +405,31 @@ def wait(names: Sequence[str], *, condition: str, home: str | None, timeout: str
                 return OK
         except CommandError as exc:
             if exc.exit_code == NOT_RUNNING and condition == "stopped":
-                if names:
-                    check_names(names, known_names(place) or names)
-                return _say_nothing_runs(place)
-            if not isinstance(exc.__cause__, ConnectionLostError):
+                left = _left_alive(place, names)
+                if not left:
+                    return _say_nothing_runs(place)
+            elif not isinstance(exc.__cause__, ConnectionLostError):
                 raise
+        if time.monotonic() >= deadline:
+            break
+        time.sleep(TICK)
     for component in left:
         why = component.reason or component.last_error or ""
         text = f"not {condition} after {limit:g} s{f': {why}' if why else ''}"
         sys.stderr.write(_complaint(component.name, component.state, text, component) + "\n")
     return FAILED
+
+
+def _left_alive(place: Home, names: Sequence[str]) -> list[ComponentDocument]:
+    """What a dead daemon left and still runs, with the way to end it as the reason."""
+    if not known_names(place):
+        return []
+    way_out = f"left by a dead daemon, end it with: {hint('stigmer server stop', place)}"
+    return [
+        msgspec.structs.replace(component, reason=f"pid {component.pid} was {way_out}" if component.pid else way_out)
+        for component in last_known(place, names).components
+        if component.alive
+    ]
 
 
 def _say_nothing_runs(place: Home) -> int:
@@ -420,14 +446,9 @@ def _wait_connected(
         CommandError: a component has failed, or there is none of a name.
         ConnectionLostError: the daemon ended, or was replaced.
     """
-    fetch_status(client, names)
+    document = fetch_status(client, names)
     client.call("status.subscribe")
-    left: list[ComponentDocument] = []
     while True:
-        try:
-            document = to_document(client.next_notification(deadline).params)
-        except DeadlinePassedError:
-            return left
         chosen = _chosen(document, names, condition)
         for component in chosen:
             if component.state == "failed" and condition != "stopped":
@@ -435,6 +456,10 @@ def _wait_connected(
                 raise CommandError(_complaint(component.name, "failed", why, component))
         left = [component for component in chosen if not _is_so(component, condition)]
         if not left:
+            return left
+        try:
+            document = to_document(client.next_notification(deadline).params)
+        except DeadlinePassedError:
             return left
 
 

@@ -486,6 +486,8 @@ class Component:
         last_exit = ExitDocument(code=status.code, signal=status.signal, oom=status.oom, at=at)
         if state.phase is Phase.CONDEMNED:
             self._show(last_exit=last_exit)  # the probe's evidence says more than the signal it led to
+        elif judge(status, self._spec.restart) is ExitVerdict.COMPLETE:
+            self._show(last_exit=last_exit)
         else:
             self._show(last_exit=last_exit, last_error=str(status), note=str(status))
         self._save()

@@ -54,10 +54,15 @@ class Feed:
 
     def give_up(self) -> int:
         """Drop what still waits, and tell how many entries that and what was missed before it are."""
-        count = self._missed + len(self._entries)
+        count = self._missed + len(self.take_rest())
         self._missed = 0
-        self._entries.clear()
         return count
+
+    def take_rest(self) -> tuple[Entry, ...]:
+        """All that still waits, without waiting for more."""
+        rest = tuple(self._entries)
+        self._entries.clear()
+        return rest
 
     def _concerns(self, entry: Entry) -> bool:
         return not self._names or entry.component in self._names

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 import trio
 
 from stigmerd.core.lifecycle import Event, Phase
-from stigmerd.core.order import Change, dependents, start_order, stop_order, with_dependencies
+from stigmerd.core.order import Change, dependents, difference, start_order, stop_order, with_dependencies
 from stigmerd.core.spec import ComponentSpec
 from stigmerd.engine.board import Board, View
 from stigmerd.engine.component import Component
@@ -162,13 +163,18 @@ class Supervisor:
         asked_all = {name: await self._components[name].ask(Event.UP, reason) for name in named}
         return await self._wait_up(asked_all, limit)
 
+    def plan(self, specs: Mapping[str, ComponentSpec]) -> Change:
+        """What going over to a new configuration does. Only what is wanted up is restarted."""
+        change = difference(self._specs, specs)
+        leave = self._newly_disabled(specs)
+        wanted = (name for name in change.restarted if self._components[name].view.state.wanted)
+        return replace(change, restarted=tuple(name for name in wanted if name not in leave))
+
     async def apply(self, specs: Mapping[str, ComponentSpec], change: Change) -> None:
-        """Go over to a new configuration. Returns once everything is under way."""
+        """Go over to a new configuration, as planned. Returns once everything is under way."""
         old = self._specs
-        leave = [n for n in specs if n in old and old[n].enabled and not specs[n].enabled]
         join = [n for n in specs if n in old and specs[n].enabled and not old[n].enabled]
-        wanted = [name for name in change.restarted if self._components[name].view.state.wanted]
-        await self.stop((*change.removed, *change.restarted, *leave), "reload")
+        await self.stop((*change.removed, *change.restarted, *self._newly_disabled(specs)), "reload")
         for name in change.removed:
             self._remove(name)
         self._specs = dict(specs)
@@ -177,8 +183,11 @@ class Supervisor:
         self.board.reorder(tuple(specs))
         for name in change.changed:
             await self._components[name].respec(specs[name])
-        up = {*(n for n in change.added if specs[n].enabled), *join, *(n for n in wanted if specs[n].enabled)}
-        await self.begin(up, "reload")
+        await self.begin({*(n for n in change.added if specs[n].enabled), *join, *change.restarted}, "reload")
+
+    def _newly_disabled(self, specs: Mapping[str, ComponentSpec]) -> frozenset[str]:
+        old = self._specs
+        return frozenset(n for n, spec in specs.items() if n in old and old[n].enabled and not spec.enabled)
 
     async def close(self, cap: float | None = None) -> tuple[Answer, ...]:
         """Stop everything in reverse order of dependency. No life begins after this was called.
@@ -221,18 +230,18 @@ class Supervisor:
         """Wait until each is up or has failed. ``asked``: each as it was when the wish was taken in."""
         answers: dict[str, Answer] = {}
 
-        async def wait_one(name: str, view: View) -> None:
-            # What runs now is what was asked for; otherwise only a life that starts after the wish is.
-            old = 0 if view.phase is Phase.RUNNING else view.started_life
+        async def wait_one(name: str, old: int) -> None:
             await self.board.wait_view(name, lambda v: _is_settled(v, old))
             answers[name] = self._up_answer(name, old)
 
+        # What runs now is what was asked for; otherwise only a life that starts after the wish is.
+        lives = {name: 0 if view.phase is Phase.RUNNING else view.started_life for name, view in asked.items()}
         with trio.move_on_after(timeout):
             async with trio.open_nursery() as waits:
-                for name, view in asked.items():
-                    waits.start_soon(wait_one, name, view)
-        for name in asked:
-            answers.setdefault(name, self._late_answer(name, timeout))
+                for name, old in lives.items():
+                    waits.start_soon(wait_one, name, old)
+        for name, old in lives.items():
+            answers.setdefault(name, self._late_answer(name, old, timeout))
         return tuple(answers[name] for name in self._specs if name in answers)
 
     def _up_answer(self, name: str, old: int) -> Answer:
@@ -242,8 +251,10 @@ class Supervisor:
         message = f"{view.note or view.last_error or view.state.shown}; log: {view.log}"
         return Answer(name=name, state=view.state.shown, ok=False, message=message)
 
-    def _late_answer(self, name: str, timeout: float) -> Answer:
+    def _late_answer(self, name: str, old: int, timeout: float) -> Answer:
         view = self._components[name].view
+        if _is_settled(view, old):
+            return self._up_answer(name, old)
         why = view.note or view.last_error or view.state.shown
         message = f"not up after {timeout:g} s: {why}; log: {view.log}"
         return Answer(name=name, state=view.state.shown, ok=False, message=message)

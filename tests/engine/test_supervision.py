@@ -12,11 +12,11 @@ from trio.testing import MockClock
 from stigmerd.core.exit_status import ExitStatus
 from stigmerd.core.health import Outcome
 from stigmerd.core.lifecycle import Phase
-from stigmerd.core.order import difference
 from stigmerd.core.spec import (
     Condition,
     ProbeSpec,
     ProcessHandler,
+    ProcessSpec,
     RestartPolicy,
     RestartWhen,
     StopPolicy,
@@ -447,8 +447,6 @@ async def test_closing_begins_no_life(supervise: Supervise, world: FakeWorld, au
 async def test_reload_restarts_what_changed_and_touches_nothing_else(
     supervise: Supervise, world: FakeWorld, autojump_clock: MockClock
 ) -> None:
-    from stigmerd.core.spec import ProcessSpec
-
     old = (component("a"), component("b"), component("c"), component("d"))
     async with supervise(*old) as supervisor:
         await supervisor.start(["a", "b", "c"], "operator")
@@ -458,7 +456,7 @@ async def test_reload_restarts_what_changed_and_touches_nothing_else(
             "d": component("d", restart=RestartPolicy(max_restarts=3)),
             "e": component("e"),
         }
-        change = difference(supervisor.specs, new)
+        change = supervisor.plan(new)
         await supervisor.apply(new, change)
         await supervisor.board.wait_view("e", lambda v: v.phase is Phase.RUNNING)
         lives = {name: supervisor.component(name).view.state.life for name in new}
@@ -466,6 +464,34 @@ async def test_reload_restarts_what_changed_and_touches_nothing_else(
         assert supervisor.board.names() == ("a", "b", "d", "e")
         assert "c" not in world.state.records
         assert (change.added, change.removed, change.changed, change.restarted) == (("e",), ("c",), ("b", "d"), ("b",))
+
+
+async def test_reload_restarts_what_is_wanted_up_and_nothing_that_is_down(
+    supervise: Supervise, world: FakeWorld, autojump_clock: MockClock
+) -> None:
+    by_hand, down, leaves = component("hand", enabled=False), component("down"), component("leaves")
+    async with supervise(by_hand, down, leaves) as supervisor:
+        await supervisor.start(["hand", "leaves"], "operator")
+        elsewhere = ProcessSpec(argv=("other",), cwd="/")
+        new = {
+            "hand": component("hand", enabled=False, runs=elsewhere),
+            "down": component("down", runs=elsewhere),
+            "leaves": component("leaves", enabled=False, runs=elsewhere),
+        }
+        change = supervisor.plan(new)
+        assert (change.changed, change.restarted) == (("hand", "down", "leaves"), ("hand",))
+        await supervisor.apply(new, change)
+        await supervisor.board.wait_view("hand", lambda v: v.phase is Phase.RUNNING and v.state.life == 2)
+        assert [supervisor.component(name).view.phase for name in ("down", "leaves")] == [Phase.DOWN, Phase.DOWN]
+
+
+async def test_start_with_no_time_to_wait_finds_what_runs_already(
+    supervise: Supervise, world: FakeWorld, autojump_clock: MockClock
+) -> None:
+    async with supervise(component()) as supervisor:
+        await supervisor.start(["web"], "operator")
+        (answer,) = await supervisor.start(["web"], "operator", timeout=0.0)
+        assert answer == Answer(name="web", state="running", ok=True)
 
 
 async def test_restart_after_a_restart_is_another_life(

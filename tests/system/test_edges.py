@@ -1,0 +1,126 @@
+"""What people do to a home behind the daemon's back, and what they must see then."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tests.system.daemons import Stack, is_alive, wait_until
+
+pytestmark = pytest.mark.crashes
+
+SLEEPER = '[component.a]\ncommand = "sleep 1000"\n'
+
+
+def start_once(stack: Stack) -> subprocess.CompletedProcess[str]:
+    """Run a daemon that is expected to end by itself at once."""
+    command = [sys.executable, "-P", "-m", "stigmerd", "--home", str(stack.home)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+
+
+def test_configuration_that_vanished_stops_neither_the_next_daemon_nor_a_replacement_from_sparing_lives(
+    home: Stack,
+) -> None:
+    home.configure(SLEEPER)
+    home.start()
+    pid = home.wait_state("a", "running")["pid"]
+    (home.home / "stigmer.toml").rename(home.home / "moved.toml")
+    refused = home.cli("restart", "--daemon")
+    assert refused.returncode == 1
+    assert "stigmer.toml cannot be read" in refused.stderr
+    assert home.component("a")["pid"] == pid
+    home.kill()
+    ended = start_once(home)
+    assert ended.returncode == 2
+    assert "stigmer.toml cannot be read" in ended.stderr
+    assert is_alive(pid)
+    (home.home / "moved.toml").rename(home.home / "stigmer.toml")
+    home.start()
+    assert home.wait_state("a", "running")["pid"] == pid
+
+
+def test_after_a_stop_without_a_daemon_the_vanished_configuration_is_no_obstacle(home: Stack) -> None:
+    home.configure('[component.a]\ncommand = "false"\nrestart = { initial_backoff = "1h" }\n')
+    home.start()
+    home.wait_state("a", "restarting")
+    home.kill()
+    assert home.cli("stop").returncode == 0
+    (home.home / "stigmer.toml").unlink()
+    (home.home / "other.toml").write_text("")
+    assert home.cli("start", "--config", str(home.home / "other.toml")).returncode == 0
+
+
+def test_second_daemon_is_refused_even_where_the_lock_was_removed(home: Stack) -> None:
+    home.configure(SLEEPER)
+    home.start()
+    pid = home.wait_state("a", "running")["pid"]
+    (home.home / "run" / "stigmerd.lock").unlink()
+    ended = start_once(home)
+    assert ended.returncode == 1
+    assert "is in use by the daemon with pid" in ended.stderr
+    assert home.component("a")["pid"] == pid
+
+
+def test_log_of_the_daemon_tells_its_start_and_its_last_event(home: Stack) -> None:
+    home.configure("".join(f'[component.c{i}]\ncommand = "sleep 1000"\n' for i in range(8)))
+    home.start()
+    home.wait_state("c7", "running")
+    home.end()
+    text = (home.home / "logs" / "stigmerd.log").read_text()
+    assert "daemon_started" in text
+    assert [f"c{i}: stopped" in text for i in range(8)] == [True] * 8
+
+
+def test_log_that_is_no_file_fails_the_attempt_with_its_path(home: Stack) -> None:
+    home.configure(SLEEPER)
+    (home.home / "logs").mkdir(mode=0o700)
+    os.mkfifo(home.home / "logs" / "a.log")
+    home.start()
+    error = home.wait_state("a", "restarting")["last_error"]
+    assert f"{home.home}/logs/a.log is a FIFO" in error
+
+
+def test_component_that_completed_has_no_error(home: Stack) -> None:
+    home.configure('[component.a]\ncommand = "true"\nrestart = { policy = "on-failure" }\n')
+    home.start()
+    done = home.wait_state("a", "completed")
+    assert (done["last_exit"]["code"], done["last_error"]) == (0, None)
+
+
+def test_waiting_for_the_end_of_what_a_dead_daemon_left_is_no_lie(home: Stack) -> None:
+    home.configure(SLEEPER)
+    home.start()
+    pid = home.wait_state("a", "running")["pid"]
+    home.kill()
+    waited = home.cli("wait", "--for", "stopped", "--timeout", "0.3")
+    assert waited.returncode == 1
+    assert str(pid) in waited.stderr
+    assert home.cli("stop").returncode == 0
+    assert home.cli("wait", "--for", "stopped", "--timeout", "0.3").returncode == 0
+
+
+def test_wait_without_time_answers_what_is_so_now(home: Stack) -> None:
+    home.configure(SLEEPER)
+    home.start()
+    wait_until(lambda: home.component("a")["state"] == "running")
+    assert home.cli("wait", "a", "--timeout", "0").returncode == 0
+    late = home.cli("wait", "a", "--for", "stopped", "--timeout", "0")
+    assert late.returncode == 1
+    assert "a is running" in late.stderr
+
+
+def test_replacement_of_the_daemon_says_which_components_a_changed_file_touched(home: Stack) -> None:
+    home.configure(SLEEPER + '[component.b]\ncommand = "sleep 1000"\n')
+    home.start()
+    home.wait_state("b", "running")
+    untouched = home.cli("restart", "--daemon")
+    assert "No component was touched" in untouched.stdout
+    home.configure(SLEEPER + '[component.b]\ncommand = "sleep 2000"\n')
+    wait_until(lambda: home.call("status")["daemon"]["config_stale"])
+    changed = home.cli("restart", "--daemon")
+    assert changed.returncode == 0
+    assert "No component was touched" not in changed.stdout
+    assert "b" in changed.stdout.split("configuration")[-1]
