@@ -60,6 +60,8 @@ class LogTail:
         self._fd: int | None = None
         self._at = 0
         """The number of the next byte of the log."""
+        self._end = 0
+        """The number of the first byte that was not there yet in the beginning."""
         self._print = b""
         self._lines = _Lines()
         self._former: _Former | None = None
@@ -83,6 +85,11 @@ class LogTail:
         if self._fd is not None:
             os.close(self._fd)
             self._fd = None
+
+    @property
+    def is_caught_up(self) -> bool:
+        """Whether all that was there in the beginning has been read: a log may grow faster than it is read."""
+        return not self._kept and self._at >= self._end
 
     def poll(self) -> list[bytes]:
         """Some of the next lines, each with its newline; [] when there are none at present.
@@ -192,8 +199,9 @@ class LogTail:
     def _choose_start(self, sight: Sight, last: int | None) -> None:
         """Set where to begin, opening as many rotated files as are needed, from the newest on."""
         size = os.fstat(self._fd).st_size if self._fd is not None else 0
+        self._end = sight.base + size
         if last == 0:
-            self._at = sight.base + size
+            self._at = self._end
             return
         wanted = _Wanted(last)
         self._at = sight.base

@@ -155,6 +155,11 @@ class Reader:
         self._tell_missed()
         return self._stamp(lines)
 
+    @property
+    def is_caught_up(self) -> bool:
+        """Whether all that was there in the beginning has been read."""
+        return self._tail.is_caught_up
+
     def rest(self) -> list[Stamped]:
         """What has been written of a last line without its end."""
         return self._stamp(self._tail.flush())
@@ -179,7 +184,7 @@ def _past(reader: Reader, wish: Wish, selection: Selection, *, is_whole: bool) -
         limit = DEFAULT_TAIL
     kept: deque[Stamped] = deque(maxlen=limit)
     take = lives.take if lives is not None else kept.append
-    while entries := reader.read(1):
+    while not reader.is_caught_up and (entries := reader.read(1)):
         for entry in filter(selection.wants, entries) if lives is None else entries:
             take(entry)
     for entry in reader.rest() if is_whole else ():

@@ -97,6 +97,19 @@ def test_follower_begins_with_the_last_lines(writer: Writer, path: str) -> None:
         assert numbers(drain(tail)) == [10, 11]
 
 
+def test_reader_knows_when_it_has_read_all_that_was_there_however_fast_the_log_grows(
+    writer: Writer, path: str
+) -> None:
+    writer.write(2000)
+    with LogTail(path, last=None) as tail:
+        polls = 0
+        while not tail.is_caught_up:
+            tail.poll()
+            writer.write(2000)
+            polls += 1
+    assert 0 < polls < 10
+
+
 def test_follower_waits_for_the_end_of_a_line_but_not_for_ever(logs: LogFiles, path: str) -> None:
     with LogTail(path) as tail:
         assert tail.poll() == []
