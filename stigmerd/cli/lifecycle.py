@@ -40,7 +40,7 @@ FAREWELL_TIMEOUT = 10.0
 """Seconds in which a daemon that has stopped everything ends itself."""
 
 AT_REST = 1.5
-"""Seconds after which a component that a new daemon left stopped is taken to be so on purpose."""
+"""Seconds in which a new daemon has begun none of what is stopped still: then it is so on purpose."""
 
 UP = frozenset({"running", "completed"})
 DOWN = frozenset({"stopped", "completed", "failed"})
@@ -87,7 +87,8 @@ def _wait_settled(place: Home, history: EventTail, progress: Progress, limit: fl
     A life counts once it has started, however soon it ends: the event history tells of those that
     were up only between two snapshots.
     """
-    began = time.monotonic()
+    began = stirred = time.monotonic()
+    down: set[str] = set()
     has_run: set[str] = set()
     document: StatusDocument | None = None
     with reached(place) as client:
@@ -100,7 +101,9 @@ def _wait_settled(place: Home, history: EventTail, progress: Progress, limit: fl
                 pass
             has_run |= {entry.component or "" for entry in history.poll() if entry.event in UP}
             if document is not None:
-                pending = _pending(document, has_run, is_late=time.monotonic() > began + AT_REST)
+                if down != (down := {c.name for c in _required(document) if c.state == "stopped"}):
+                    stirred = time.monotonic()
+                pending = _pending(document, has_run, is_late=time.monotonic() > stirred + AT_REST)
                 if not pending:
                     # The history may be ahead of the last snapshot: show how it ended.
                     document = fetch_status(client)
