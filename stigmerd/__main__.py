@@ -64,10 +64,12 @@ def _run(
     *,
     foreground: bool,
 ) -> int:
+    from stigmerd.adapters.spawn import heed_signals
     from stigmerd.adapters.store import Home, HomeError, default_home
 
     home = Home.at(options.home or default_home(environment))
     if options.check:
+        heed_signals()
         return _check(home.path, options.config, environment)
     os.environ.pop("STIGMERD_INHERITANCE", None)
     try:

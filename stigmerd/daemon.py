@@ -28,6 +28,7 @@ from stigmerd.adapters.output import LogFiles, tail_lines
 from stigmerd.adapters.platform import Platform
 from stigmerd.adapters.ports import PortWatch
 from stigmerd.adapters.process import ProcessLauncher
+from stigmerd.adapters.spawn import HELD_SIGNALS, heed_signals, hold_signals
 from stigmerd.adapters.store import EventFiles, Home, HomeTakenError, StateFiles
 from stigmerd.config.load import is_stale, load_stack
 from stigmerd.config.presets import AGENT_IMAGE
@@ -179,8 +180,8 @@ class Daemon:
             StartError: nothing was started or touched.
         """
         self._refuse_second()
-        numbers = (signals.SIGTERM, signals.SIGINT, signals.SIGHUP)
-        with trio.open_signal_receiver(*numbers) as arrivals, self._make_server() as server:
+        with trio.open_signal_receiver(*HELD_SIGNALS) as arrivals, self._make_server() as server:
+            heed_signals()
             async with trio.open_nursery() as nursery:
                 await self._set_up(nursery)
                 nursery.start_soon(server.serve)
@@ -635,6 +636,7 @@ class Daemon:
         listener.set_inheritable(True)
         inherited = Inheritance(lock=self._start.lock, listener=listener.fileno(), nofile=self._start.children_nofile)
         environment = {**self._start.environment, INHERITANCE: inherited.to_text()}
+        hold_signals()
         os.execve(sys.executable, self._command_line(), environment)
 
 

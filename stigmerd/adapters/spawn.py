@@ -102,17 +102,32 @@ class _Owner:
     groups: tuple[int, ...]
 
 
+HELD_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+"""What operators ask with. None of them may be lost while the daemon is not yet able to heed it."""
+
+
 def reset_signals() -> None:
     """Undo what the daemon inherited: ignored signals, and blocked ones. The first thing in ``main``.
 
-    With SIGCHLD ignored every exit code is read as 0; and children inherit the rest. SIGPIPE and
-    SIGXFSZ, which Python ignores, are restored in each child.
+    An operator's signals are held until :func:`heed_signals`. With SIGCHLD ignored every exit code is
+    read as 0; and children inherit the rest. SIGPIPE and SIGXFSZ, which Python ignores, are restored in
+    each child.
     """
     for number in signal.valid_signals() - {signal.SIGPIPE, signal.SIGXFSZ}:
         if signal.getsignal(number) is signal.SIG_IGN:
             default = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
             signal.signal(number, default)
-    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+    signal.pthread_sigmask(signal.SIG_SETMASK, HELD_SIGNALS)
+
+
+def hold_signals() -> None:
+    """Let the program that follows in this process have an operator's signals."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, HELD_SIGNALS)
+
+
+def heed_signals() -> None:
+    """Let an operator's signals in, those that came meanwhile first. Before there are threads or children."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD_SIGNALS)
 
 
 def raise_nofile() -> int:

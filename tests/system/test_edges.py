@@ -3,14 +3,28 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
 from tests.system.daemons import Stack, is_alive, wait_until
 
 pytestmark = pytest.mark.crashes
+
+EAGER = """
+import os, stigmerd.adapters.spawn as spawn
+reset = spawn.reset_signals
+def tell():
+    reset()
+    os.write(1, b"1")
+spawn.reset_signals = tell
+from stigmerd.__main__ import main
+raise SystemExit(main())
+"""
+"""A daemon that says when it can be sent signals, long before it can be asked anything."""
 
 SLEEPER = '[component.a]\ncommand = "sleep 1000"\n'
 
@@ -124,3 +138,16 @@ def test_replacement_of_the_daemon_says_which_components_a_changed_file_touched(
     assert changed.returncode == 0
     assert "No component was touched" not in changed.stdout
     assert "b" in changed.stdout.split("configuration")[-1]
+
+
+@pytest.mark.parametrize("after", [0.0, 0.1, 0.2])
+def test_signal_during_the_start_is_an_ordered_stop(home: Stack, after: float) -> None:
+    home.configure(SLEEPER)
+    command = [sys.executable, "-P", "-c", EAGER, "--home", str(home.home)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as daemon:
+        assert daemon.stdout is not None
+        daemon.stdout.read(1)
+        time.sleep(after)
+        daemon.send_signal(signal.SIGTERM)
+        assert daemon.wait(20) == 0
+    assert home.processes() == {}
