@@ -85,7 +85,9 @@ class Resolver:
             restart=_restart(table.restart),
             stop=self._stop(table.stop),
             log=LogPolicy(max_size=table.log.max_size, keep=table.log.keep, compress=table.log.compress),
-            **probes,
+            startup=probes["startup"],
+            liveness=probes["liveness"],
+            readiness=probes["readiness"],
         )
 
     def _refuse(self, keys: Path, sentence: str) -> None:

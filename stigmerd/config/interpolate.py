@@ -55,6 +55,15 @@ def _filled(match: re.Match[str], environ: Mapping[str, str]) -> str:
     return value
 
 
+def secrets(raw: object, environ: Mapping[str, str]) -> dict[str, str]:
+    """What ``${}`` fills into the strings of a table: each value, and the text of the file that stands for it."""
+    if isinstance(raw, str):
+        found = [match for match in _PLACEHOLDER.finditer(raw) if match["name"]]
+        return {environ[match["name"]]: match[0] for match in found if environ.get(match["name"])}
+    inner = raw.values() if isinstance(raw, Mapping) else raw if isinstance(raw, list) else ()
+    return {value: text for item in inner for value, text in secrets(item, environ).items()}
+
+
 def display(text: str) -> str:
     """The text of the file, as it may be shown: ``${}`` stays, ``$$`` is the ``$`` that it stands for."""
     return _PLACEHOLDER.sub(lambda match: "$" if match["dollar"] else match[0], text)

@@ -16,7 +16,7 @@ from typing import Any
 from stigmerd.config import schema
 from stigmerd.config.component import Resolver, Surroundings
 from stigmerd.config.files import ABSENT, TrustedFiles, is_changed
-from stigmerd.config.interpolate import substitute
+from stigmerd.config.interpolate import secrets, substitute
 from stigmerd.config.merge import layered
 from stigmerd.config.presets import NONE, PRESETS, Preset, Setting
 from stigmerd.config.problems import (
@@ -234,6 +234,8 @@ class _Loader:
             name=name, raw=raw, table=table, preset=preset, around=self.around, findings=local
         )
         spec = resolver.spec()
+        if spec is not None:
+            spec = replace(spec, secrets=secrets(raw, self.environ))
         findings.extend(local, functools.partial(_origin, own, defaults))
         return resolver, spec
 

@@ -219,6 +219,10 @@ class ContainerSpec:
     pull: Literal["never", "missing"] = "never"
 
 
+SHORTEST_SECRET = 4
+"""Characters from which a value of ``${}`` is looked for in a text."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ComponentSpec:
     """One component: what runs, when, and how its health is judged."""
@@ -238,6 +242,18 @@ class ComponentSpec:
     startup: ProbeSpec | None = None
     liveness: ProbeSpec | None = None
     readiness: ProbeSpec | None = None
+    secrets: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
+    """What ``${}`` stands for here: each value, and the text of the file to be shown in its place."""
+
+    def conceal(self, text: str) -> str:
+        """A text from the system, or from what runs, without the values of ``${}``.
+
+        A value that is short, or a number, hides nothing and would only be mistaken for something else.
+        """
+        for value in sorted(self.secrets, key=len, reverse=True):
+            if len(value) >= SHORTEST_SECRET and not value.isdigit():
+                text = text.replace(value, self.secrets[value])
+        return text
 
     @property
     def kind(self) -> Literal["process", "container"]:

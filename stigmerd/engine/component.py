@@ -440,7 +440,8 @@ class Component:
         else:
             self._saw(self._spawned)
 
-    def _no_spawn(self, message: str, errno: int | None) -> None:
+    def _no_spawn(self, reason: str, errno: int | None) -> None:
+        message = self._spec.conceal(reason)
         self._teller.unborn(self._state.life, message, errno)
         if self._state.phase is Phase.SPAWNING:
             self._show(last_error=message, last_exit=None)
@@ -530,7 +531,8 @@ class Component:
         self._checkup = None
         self._impostor = ""
 
-    def _attempted(self, kind: ProbeKind, streak: Streak) -> None:
+    def _attempted(self, kind: ProbeKind, attempted: Streak) -> None:
+        streak = replace(attempted, message=self._spec.conceal(attempted.message))
         self._show(probes=with_attempt(self._view, kind, streak, rfc3339(self._world.clock.wall())).probes)
         if kind is ProbeKind.STARTUP and streak.verdict is Verdict.PASSING:
             self._saw(partial(self._step, Event.STARTED))

@@ -151,3 +151,26 @@ def test_signal_during_the_start_is_an_ordered_stop(home: Stack, after: float) -
         daemon.send_signal(signal.SIGTERM)
         assert daemon.wait(20) == 0
     assert home.processes() == {}
+
+
+def test_secret_in_a_command_or_a_probe_is_in_nothing_that_the_daemon_writes(
+    home: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TOP_SECRET", "hunter2hunter2")
+    home.configure(
+        """
+        [component.absent]
+        command = "/no/${TOP_SECRET}"
+        [component.probed]
+        command = ["sh", "-c", "sleep 1000", "${TOP_SECRET}"]
+        env = { KEY = "${TOP_SECRET}" }
+        readiness = { exec = { command = "sh -c 'echo said $KEY; exit 1'" }, period = "50ms" }
+        """
+    )
+    home.start()
+    assert "/no/${TOP_SECRET}: No such file" in home.wait_state("absent", "restarting")["last_error"]
+    home.wait_state("probed", "running")
+    wait_until(lambda: home.component("probed")["probes"][0]["message"] == "said ${TOP_SECRET}")
+    home.end()
+    written = [path for folder in ("logs", "state") for path in (home.home / folder).iterdir()]
+    assert [path.name for path in written if b"hunter2" in path.read_bytes()] == []
