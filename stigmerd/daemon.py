@@ -67,6 +67,9 @@ CHECKPOINT_EVERY = 4
 ANSWER_BOUND = 1.0
 """Seconds that the last answers have to reach their operators."""
 
+END_LOOKS, END_PAUSE = 20, 0.05
+"""How often, and seconds apart, to look for the end of a daemon that is killed and has lost its lock already."""
+
 USAGE_BOUND = 1.0
 """Seconds for looking at what a component uses."""
 
@@ -179,7 +182,7 @@ class Daemon:
         Raises:
             StartError: nothing was started or touched.
         """
-        self._refuse_second()
+        await self._refuse_second()
         with trio.open_signal_receiver(*HELD_SIGNALS) as arrivals, self._make_server() as server:
             heed_signals()
             async with trio.open_nursery() as nursery:
@@ -266,13 +269,16 @@ class Daemon:
         last = self._loaded.daemon
         return last.source if last is not None and not last.clean else None
 
-    def _refuse_second(self) -> None:
+    async def _refuse_second(self) -> None:
         """Look for the last daemon itself: somebody may have removed the lock that it holds."""
         last = self._loaded.daemon
         if last is None or not self._is_continuing(identity.boot_id()) or last.pid == os.getpid():
             return
-        if last.start_ticks is not None and identity.start_ticks(last.pid) == last.start_ticks:
-            raise StartError(str(HomeTakenError(self._start.home.path, last.pid)))
+        for _ in range(END_LOOKS):
+            if not _is_running(last):
+                return
+            await trio.sleep(END_PAUSE)
+        raise StartError(str(HomeTakenError(self._start.home.path, last.pid)))
 
     def _refuse_other_config(self, crashed: bool) -> None:
         last = self._loaded.daemon
@@ -642,6 +648,12 @@ class Daemon:
 
 def _log_problem(message: str, error: BaseException | None = None) -> None:
     log.warning("%s", message, exc_info=error)
+
+
+def _is_running(daemon: DaemonRecord) -> bool:
+    """Whether that very daemon runs. One that was killed may be a zombie for long, under a lazy PID 1."""
+    found = identity.read_stat(daemon.pid)
+    return found is not None and found.is_alive and found.start_ticks == daemon.start_ticks
 
 
 def _cap(timeout: float | None, now: bool) -> float | None:

@@ -231,7 +231,9 @@ def note_stopped(home: Home, names: Sequence[str]) -> None:
         for name in names:
             if name in loaded.components:
                 record = loaded.components[name]
-                shown = msgspec.structs.replace(record.shown, state="stopped", healthy=True, ready=False)
+                shown = msgspec.structs.replace(
+                    record.shown, state="stopped", healthy=True, ready=False, reason="", next_start_at=None
+                )
                 state.put(msgspec.structs.replace(record, phase="DOWN", wanted=False, due_boot=None, shown=shown))
         if not names and loaded.daemon is not None:
             state.set_daemon(msgspec.structs.replace(loaded.daemon, clean=True))

@@ -78,6 +78,19 @@ def test_second_daemon_is_refused_even_where_the_lock_was_removed(home: Stack) -
     assert home.component("a")["pid"] == pid
 
 
+def test_daemon_that_was_killed_and_is_not_reaped_yet_is_no_obstacle(home: Stack) -> None:
+    home.configure(SLEEPER)
+    home.start()
+    pid = home.wait_state("a", "running")["pid"]
+    assert home.daemon is not None
+    os.kill(home.daemon.pid, signal.SIGKILL)  # a zombie until this process waits for it
+    dead = home.daemon
+    wait_until(lambda: not is_alive(dead.pid))
+    home.start()
+    assert home.wait_state("a", "running")["pid"] == pid
+    dead.wait()
+
+
 def test_log_of_the_daemon_tells_its_start_and_its_last_event(home: Stack) -> None:
     home.configure("".join(f'[component.c{i}]\ncommand = "sleep 1000"\n' for i in range(8)))
     home.start()
