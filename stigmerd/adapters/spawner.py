@@ -1,0 +1,203 @@
+"""The spawner: a small process beside the daemon from which lives are cloned straight into their leaf.
+
+A process that moves into a cgroup waits, on a machine at rest, 10 to 15 ms for the kernel
+(``synchronize_rcu`` behind the lock that keeps thread groups together); one that is cloned into it
+does not. But the daemon has threads, so that no Python can run between a clone of it and the exec.
+This process has one thread, so that it can; and what it imports is little, so that cloning it is
+quick. Source: clone(2), CLONE_INTO_CGROUP, Linux 5.7.
+
+It holds nothing of the daemon but one socket, ends with it, and knows neither lives nor components.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import gc
+import marshal
+import os
+import resource
+import signal
+import socket
+from array import array
+from io import BytesIO
+from typing import NamedTuple, NoReturn
+
+from stigmerd.adapters.prepare import Refused, check_nofile, exec_refusal, find_owner, find_program
+
+MESSAGE_LIMIT = 96 * 1024
+"""Bytes of one order. A socket takes twice that from anybody; what is larger is spawned elsewhere."""
+
+ANCILLARY_SIZE = socket.CMSG_LEN(3 * array("i").itemsize)
+
+SYS_CLONE3 = 435
+"""The same number on all machines. Source: linux/arch/*/syscall.tbl."""
+
+CLONE_PARENT = 0x8000
+"""The child is the daemon's, who can wait for it, and not the spawner's."""
+CLONE_INTO_CGROUP = 0x200000000
+
+CLONE_ARGS_LENGTH = 11
+"""Numbers in struct clone_args with the cgroup, which is the last one. Source: linux/sched.h."""
+
+
+REPORT_LIMIT = 4096
+"""Bytes of all reports on one order: as much as a pipe takes in one piece. Source: pipe(7)."""
+
+REASON_LIMIT = 900
+"""Characters of a reason, of up to four bytes each."""
+
+
+class Order(NamedTuple):
+    """A process to be; see :class:`stigmerd.adapters.spawn.Blueprint`.
+
+    It comes with three descriptors: its output, its leaf, and a pipe for reports, which ends when
+    the program runs or the process is dead.
+    """
+
+    argv: tuple[str, ...]
+    cwd: str
+    env: dict[str, str]
+    user: str | int | None
+    group: str | int | None
+    umask: int | None
+    nofile: int | None
+    soft_nofile: int | None
+
+    def to_bytes(self) -> bytes:
+        """As a message. Both ends are the same interpreter."""
+        return marshal.dumps((*self,))
+
+    @classmethod
+    def from_bytes(cls, message: bytes) -> Order:
+        """The other way round."""
+        return cls(*marshal.loads(message))
+
+
+class Report(NamedTuple):
+    """What became of an order: its pid from the spawner, and from the process why it could not be.
+
+    They may come in either order. Without a pid, the clone was refused.
+    """
+
+    pid: int = 0
+    errno: int = 0
+    reason: str = ""
+
+    def write(self, pipe: int) -> None:
+        """Report."""
+        os.write(pipe, marshal.dumps((self.pid, self.errno, self.reason[:REASON_LIMIT])))
+
+    @classmethod
+    def read(cls, pipe: int) -> list[Report]:
+        """What has been reported since; nothing more comes after nothing."""
+        file = BytesIO(os.read(pipe, REPORT_LIMIT))
+        end = len(file.getbuffer())
+        reports = []
+        while file.tell() < end:
+            reports.append(cls(*marshal.load(file)))
+        return reports
+
+
+def main() -> None:
+    """Serve orders from standard input, a socket, until the daemon closes its end or dies."""
+    for inherited in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT):
+        signal.signal(inherited, signal.SIG_DFL)  # Python's own settings, which a child must not inherit
+    null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+    orders = socket.socket(fileno=0)
+    clone = _Clone()
+    gc.disable()  # no collection copies pages, in the child or for it
+    gc.freeze()
+    while True:
+        message, descriptors = _receive(orders)
+        if not message:
+            return
+        output, leaf, report = descriptors
+        pid = clone.into(leaf)
+        if pid == 0:
+            _become(Order.from_bytes(message), null, output, report)
+        _report_clone(pid, report)
+        for descriptor in descriptors:
+            os.close(descriptor)
+
+
+def _report_clone(pid: int, report: int) -> None:
+    if pid > 0:
+        Report(pid).write(report)
+    else:
+        number = ctypes.get_errno()
+        Report(0, number, os.strerror(number)).write(report)
+
+
+def _receive(orders: socket.socket) -> tuple[bytes, array[int]]:
+    """The next order and its descriptors, closed by an exec, which ``socket.recv_fds`` does not see to."""
+    descriptors = array("i")
+    message, ancillary, _, _ = orders.recvmsg(MESSAGE_LIMIT, ANCILLARY_SIZE, socket.MSG_CMSG_CLOEXEC)
+    for _, _, data in ancillary:
+        descriptors.frombytes(data)
+    return message, descriptors
+
+
+class _Clone:
+    """The system call, which the C library does not offer. It is made without letting go of the
+    interpreter's lock: the child would have to take it again."""
+
+    def __init__(self) -> None:
+        self._syscall = ctypes.PyDLL(None, use_errno=True).syscall
+        self._arguments = (ctypes.c_uint64 * CLONE_ARGS_LENGTH)()
+        # No exit signal: with CLONE_PARENT it is the spawner's own, SIGCHLD.
+        self._arguments[0] = CLONE_PARENT | CLONE_INTO_CGROUP
+        self._size = ctypes.c_size_t(ctypes.sizeof(self._arguments))
+
+    def into(self, leaf: int) -> int:
+        """Return twice: 0 in the child, its pid here, or -1 with errno."""
+        self._arguments[CLONE_ARGS_LENGTH - 1] = leaf
+        return int(self._syscall(SYS_CLONE3, self._arguments, self._size))
+
+
+def _become(order: Order, null: int, output: int, report: int) -> NoReturn:
+    """Be the process of the order, or report why it cannot be."""
+    try:
+        os.setsid()
+        os.dup2(null, 0)  # the socket is the spawner's
+        os.dup2(output, 1)
+        os.dup2(output, 2)
+        _prepare_and_exec(order)
+    except Refused as exc:
+        Report(os.getpid(), exc.errno, str(exc)).write(report)
+    finally:
+        os._exit(127)
+
+
+def _prepare_and_exec(order: Order) -> NoReturn:
+    owner = find_owner(order.user, order.group)
+    check_nofile(order.nofile, owner)
+    try:
+        os.chdir(order.cwd)
+    except OSError as exc:
+        raise Refused(f"working directory {order.cwd}: {exc.strerror}", exc.errno or 0) from exc
+    program = find_program(order.argv[0], order.cwd, order.env)
+    try:
+        _set_limits(order.nofile, order.soft_nofile)
+        if order.umask is not None:
+            os.umask(order.umask)
+        if owner is not None:
+            os.setgroups(owner.groups)
+            os.setregid(owner.gid, owner.gid)
+            os.setreuid(owner.uid, owner.uid)
+    except (OSError, ValueError) as exc:
+        raise Refused(f"preparing {program}: {exc}", getattr(exc, "errno", None) or errno.EINVAL) from exc
+    try:
+        os.execve(program, (program, *order.argv[1:]), order.env)
+    except OSError as exc:
+        raise exec_refusal(program, exc) from exc
+    except ValueError as exc:
+        raise Refused(f"{program}: {exc}", errno.EINVAL) from exc
+
+
+def _set_limits(nofile: int | None, soft_nofile: int | None) -> None:
+    if nofile is not None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (nofile, nofile))
+    elif soft_nofile is not None:
+        hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft_nofile, hard))
