@@ -1,6 +1,7 @@
 """What is settled before an exec: whom the process belongs to, where it runs, and which file it is.
 
-Standard library only, and nothing of ours: the spawner, which is forked for every life, imports it.
+The spawner, which is cloned for every life, imports it: the more modules, the more pages to clone. So
+there is nothing here of ours, and no dataclass, which brings half a megabyte of modules with it.
 All of it may block, as folders and user databases can be on file systems that hang.
 """
 
@@ -13,7 +14,6 @@ import pwd
 import resource
 import stat
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 
 class Refused(Exception):
@@ -24,13 +24,15 @@ class Refused(Exception):
         self.errno = number or errno.EINVAL
 
 
-@dataclass(frozen=True, slots=True)
 class Owner:
     """Whom the process belongs to, where that is not the daemon's own user."""
 
-    uid: int
-    gid: int
-    groups: tuple[int, ...]
+    __slots__ = ("gid", "groups", "uid")
+
+    def __init__(self, uid: int, gid: int, groups: tuple[int, ...]) -> None:
+        self.uid = uid
+        self.gid = gid
+        self.groups = groups
 
 
 def find_owner(user: str | int | None, group: str | int | None) -> Owner | None:

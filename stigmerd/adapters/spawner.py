@@ -21,7 +21,6 @@ import signal
 import socket
 from array import array
 from io import BytesIO
-from typing import NamedTuple, NoReturn
 
 from stigmerd.adapters.prepare import Refused, check_nofile, exec_refusal, find_owner, find_program
 
@@ -48,55 +47,43 @@ REASON_LIMIT = 900
 """Characters of a reason, of up to four bytes each."""
 
 
-class Order(NamedTuple):
-    """A process to be; see :class:`stigmerd.adapters.spawn.Blueprint`.
+Order = tuple[
+    tuple[str, ...],
+    str,
+    dict[str, str],
+    str | int | None,
+    str | int | None,
+    int | None,
+    int | None,
+    int | None,
+]
+"""A process to be: argv, cwd, env, user, group, umask, nofile, soft_nofile of a
+:class:`stigmerd.adapters.spawn.Blueprint`. It comes with three descriptors: its output, its leaf, and a
+pipe for reports, which ends when the program runs or the process is dead."""
 
-    It comes with three descriptors: its output, its leaf, and a pipe for reports, which ends when
-    the program runs or the process is dead.
-    """
-
-    argv: tuple[str, ...]
-    cwd: str
-    env: dict[str, str]
-    user: str | int | None
-    group: str | int | None
-    umask: int | None
-    nofile: int | None
-    soft_nofile: int | None
-
-    def to_bytes(self) -> bytes:
-        """As a message. Both ends are the same interpreter."""
-        return marshal.dumps((*self,))
-
-    @classmethod
-    def from_bytes(cls, message: bytes) -> Order:
-        """The other way round."""
-        return cls(*marshal.loads(message))
+Report = tuple[int, int, str]
+"""What became of an order: (pid, 0, "") from the spawner; (pid, errno, reason) from a process that cannot
+be. They may come in either order. With pid 0, the clone was refused."""
 
 
-class Report(NamedTuple):
-    """What became of an order: its pid from the spawner, and from the process why it could not be.
+def to_message(order: Order) -> bytes:
+    """An order as one message. Both ends are the same interpreter."""
+    return marshal.dumps(order)
 
-    They may come in either order. Without a pid, the clone was refused.
-    """
 
-    pid: int = 0
-    errno: int = 0
-    reason: str = ""
+def report(pipe: int, pid: int, number: int = 0, reason: str = "") -> None:
+    """Write one report."""
+    os.write(pipe, marshal.dumps((pid, number, reason[:REASON_LIMIT])))
 
-    def write(self, pipe: int) -> None:
-        """Report."""
-        os.write(pipe, marshal.dumps((self.pid, self.errno, self.reason[:REASON_LIMIT])))
 
-    @classmethod
-    def read(cls, pipe: int) -> list[Report]:
-        """What has been reported since; nothing more comes after nothing."""
-        file = BytesIO(os.read(pipe, REPORT_LIMIT))
-        end = len(file.getbuffer())
-        reports = []
-        while file.tell() < end:
-            reports.append(cls(*marshal.load(file)))
-        return reports
+def read_reports(pipe: int) -> list[Report]:
+    """What has been reported since; nothing more comes after nothing."""
+    file = BytesIO(os.read(pipe, REPORT_LIMIT))
+    end = len(file.getbuffer())
+    reports = []
+    while file.tell() < end:
+        reports.append(marshal.load(file))
+    return reports
 
 
 def main() -> None:
@@ -112,21 +99,21 @@ def main() -> None:
         message, descriptors = _receive(orders)
         if not message:
             return
-        output, leaf, report = descriptors
+        output, leaf, reports = descriptors
         pid = clone.into(leaf)
         if pid == 0:
-            _become(Order.from_bytes(message), null, output, report)
-        _report_clone(pid, report)
+            _become(marshal.loads(message), null, output, reports)
+        _report_clone(reports, pid)
         for descriptor in descriptors:
             os.close(descriptor)
 
 
-def _report_clone(pid: int, report: int) -> None:
+def _report_clone(pipe: int, pid: int) -> None:
     if pid > 0:
-        Report(pid).write(report)
+        report(pipe, pid)
     else:
         number = ctypes.get_errno()
-        Report(0, number, os.strerror(number)).write(report)
+        report(pipe, 0, number, os.strerror(number))
 
 
 def _receive(orders: socket.socket) -> tuple[bytes, array[int]]:
@@ -155,7 +142,7 @@ class _Clone:
         return int(self._syscall(SYS_CLONE3, self._arguments, self._size))
 
 
-def _become(order: Order, null: int, output: int, report: int) -> NoReturn:
+def _become(order: Order, null: int, output: int, reports: int) -> None:
     """Be the process of the order, or report why it cannot be."""
     try:
         os.setsid()
@@ -164,23 +151,24 @@ def _become(order: Order, null: int, output: int, report: int) -> NoReturn:
         os.dup2(output, 2)
         _prepare_and_exec(order)
     except Refused as exc:
-        Report(os.getpid(), exc.errno, str(exc)).write(report)
+        report(reports, os.getpid(), exc.errno, str(exc))
     finally:
         os._exit(127)
 
 
-def _prepare_and_exec(order: Order) -> NoReturn:
-    owner = find_owner(order.user, order.group)
-    check_nofile(order.nofile, owner)
+def _prepare_and_exec(order: Order) -> None:
+    argv, cwd, env, user, group, umask, nofile, soft_nofile = order
+    owner = find_owner(user, group)
+    check_nofile(nofile, owner)
     try:
-        os.chdir(order.cwd)
+        os.chdir(cwd)
     except OSError as exc:
-        raise Refused(f"working directory {order.cwd}: {exc.strerror}", exc.errno or 0) from exc
-    program = find_program(order.argv[0], order.cwd, order.env)
+        raise Refused(f"working directory {cwd}: {exc.strerror}", exc.errno or 0) from exc
+    program = find_program(argv[0], cwd, env)
     try:
-        _set_limits(order.nofile, order.soft_nofile)
-        if order.umask is not None:
-            os.umask(order.umask)
+        _set_limits(nofile, soft_nofile)
+        if umask is not None:
+            os.umask(umask)
         if owner is not None:
             os.setgroups(owner.groups)
             os.setregid(owner.gid, owner.gid)
@@ -188,7 +176,7 @@ def _prepare_and_exec(order: Order) -> NoReturn:
     except (OSError, ValueError) as exc:
         raise Refused(f"preparing {program}: {exc}", getattr(exc, "errno", None) or errno.EINVAL) from exc
     try:
-        os.execve(program, (program, *order.argv[1:]), order.env)
+        os.execve(program, (program, *argv[1:]), env)
     except OSError as exc:
         raise exec_refusal(program, exc) from exc
     except ValueError as exc:

@@ -24,7 +24,7 @@ from stigmerd.adapters import proc
 from stigmerd.adapters.cgroup import Leaf
 from stigmerd.adapters.reaper import Children
 from stigmerd.adapters.spawn import Blueprint, Spawned, open_output
-from stigmerd.adapters.spawner import MESSAGE_LIMIT, Order, Report
+from stigmerd.adapters.spawner import MESSAGE_LIMIT, read_reports, to_message
 from stigmerd.engine.ports import SpawnFailedError
 
 PROGRAM = "import sys; sys.path.append({!r}); from stigmerd.adapters import spawner; spawner.main()"
@@ -77,7 +77,7 @@ class Spawner:
         """
         while (left := self._left.get(owner)) is not None:
             await left.wait()
-        message = _order(blueprint).to_bytes()
+        message = _message(blueprint)
         if not self._is_usable or len(message) > MESSAGE_LIMIT:
             return None
         birth = _Birth(open_output(blueprint), leaf, self._children)
@@ -107,7 +107,7 @@ class Spawner:
             self._is_usable = False
             return None
         birth.bury()
-        raise SpawnFailedError(refusal.reason, errno=refusal.errno)
+        raise refusal
 
     def _leave(self, owner: str, birth: _Birth) -> None:
         """End what was given up, in a thread, as it may hang."""
@@ -178,7 +178,7 @@ class _Birth:
     def __init__(self, output: int, leaf: Leaf, children: Children) -> None:
         self.leaf = leaf
         self.pid = 0
-        self.refusal: Report | None = None
+        self.refusal: SpawnFailedError | None = None
         self.is_open = True
         self._children = children
         with ExitStack() as stack:
@@ -236,23 +236,26 @@ class _Birth:
 
     def _hear(self) -> bool:
         """Take in what was reported. False at its end."""
-        reports = Report.read(self._reading)
-        for report in reports:
-            self.pid = self.pid or report.pid
-            self.refusal = report if report.errno else self.refusal
+        reports = read_reports(self._reading)
+        for pid, number, reason in reports:
+            self.pid = pid or self.pid
+            if number:
+                self.refusal = SpawnFailedError(reason, errno=number)
         if self.pid:
             self._children.claim(self.pid)
         return bool(reports)
 
 
-def _order(blueprint: Blueprint) -> Order:
-    return Order(
-        argv=blueprint.argv,
-        cwd=blueprint.cwd,
-        env=dict(blueprint.env),
-        user=blueprint.user,
-        group=blueprint.group,
-        umask=blueprint.umask,
-        nofile=blueprint.nofile,
-        soft_nofile=blueprint.soft_nofile,
+def _message(blueprint: Blueprint) -> bytes:
+    return to_message(
+        (
+            blueprint.argv,
+            blueprint.cwd,
+            dict(blueprint.env),
+            blueprint.user,
+            blueprint.group,
+            blueprint.umask,
+            blueprint.nofile,
+            blueprint.soft_nofile,
+        )
     )
