@@ -100,6 +100,9 @@ class Leaf:
 
     def remove(self) -> bool:
         """Remove it with what a component made inside. False while something in it is alive."""
+        with suppress(OSError):
+            os.rmdir(self.path)  # mostly there is nothing inside to be looked for
+            return True
         for folder, _, _ in os.walk(self.path, topdown=False):
             try:
                 os.rmdir(folder)
