@@ -90,18 +90,24 @@ def check_nofile(nofile: int | None, owner: Owner | None) -> None:
         raise Refused(f"nofile {nofile} is above the hard limit of the daemon, {hard}", errno.EPERM)
 
 
+def candidates(name: str, cwd: str, env: Mapping[str, str]) -> list[str]:
+    """Where ``argv[0]`` may be; a bare name is looked up as execvp would, on the component's own PATH."""
+    if "/" in name:
+        return [name]
+    return [os.path.join(cwd, folder, name) for folder in env.get("PATH", os.defpath).split(os.pathsep)]
+
+
 def find_program(name: str, cwd: str, env: Mapping[str, str]) -> str:
-    """The path of ``argv[0]``; a bare name is looked up as execvp would, on the component's own PATH."""
+    """The path of ``argv[0]``. What is named by a path is not looked for: exec will tell."""
     if "/" in name:
         return name
-    path = env.get("PATH", os.defpath)
-    candidates = [os.path.join(cwd, folder, name) for folder in path.split(os.pathsep)]
-    for candidate in candidates:
-        if os.path.isfile(candidate) and os.access(candidate, os.X_OK):
+    found = [candidate for candidate in candidates(name, cwd, env) if os.path.isfile(candidate)]
+    for candidate in found:
+        if os.access(candidate, os.X_OK):
             return candidate
-    for candidate in candidates:
-        if os.path.isfile(candidate):
-            raise Refused(f"{candidate}: {os.strerror(errno.EACCES)}", errno.EACCES)
+    if found:
+        raise Refused(f"{found[0]}: {os.strerror(errno.EACCES)}", errno.EACCES)
+    path = env.get("PATH", os.defpath)
     raise Refused(f"{name}: {os.strerror(errno.ENOENT)} on PATH {path}", errno.ENOENT)
 
 
