@@ -46,7 +46,16 @@ class Leaf:
 
     def create(self) -> None:
         """Make it. One that exists, which only the same nonce can have made, is used as it is."""
-        os.makedirs(self.path, exist_ok=True)
+        try:
+            os.mkdir(self.path)
+        except FileExistsError:
+            return
+        except FileNotFoundError:
+            os.makedirs(self.path, exist_ok=True)
+
+    def open_folder(self) -> int:
+        """A descriptor for cloning processes into it."""
+        return os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
     def open_procs(self) -> int:
         """A descriptor for moving processes in: who writes ``0`` to it moves itself."""
@@ -91,6 +100,9 @@ class Leaf:
 
     def remove(self) -> bool:
         """Remove it with what a component made inside. False while something in it is alive."""
+        with suppress(OSError):
+            os.rmdir(self.path)  # mostly there is nothing inside to be looked for
+            return True
         for folder, _, _ in os.walk(self.path, topdown=False):
             try:
                 os.rmdir(folder)

@@ -50,8 +50,9 @@ def open_regular(path: str, flags: int) -> int:
                 raise
             raise RefusedError(path, objection) from exc
         try:
-            if os.fstat(fd).st_nlink > 0:
-                _check_opened(fd, path, flags)
+            status = os.fstat(fd)
+            if status.st_nlink > 0:
+                _check_opened(fd, status, path, flags)
                 return fd
         except BaseException:
             os.close(fd)
@@ -59,9 +60,8 @@ def open_regular(path: str, flags: int) -> int:
         os.close(fd)  # removed while it was being opened: what is at the path now?
 
 
-def _check_opened(fd: int, path: str, flags: int) -> None:
+def _check_opened(fd: int, status: os.stat_result, path: str, flags: int) -> None:
     """Refuse an opened file that is not a plain one of ours, and make a plain one private."""
-    status = os.fstat(fd)
     objection = _objection(status, flags)
     if objection is not None:
         raise RefusedError(path, objection)
@@ -169,8 +169,12 @@ def write_all(fd: int, content: bytes) -> None:
 
 def is_at(fd: int, path: str) -> bool:
     """Whether ``path`` names the very file that is open as ``fd``."""
+    return _names(path, os.fstat(fd))
+
+
+def _names(path: str, status: os.stat_result) -> bool:
     try:
-        return os.path.samestat(os.fstat(fd), os.lstat(path))
+        return os.path.samestat(status, os.lstat(path))
     except OSError:
         return False
 
@@ -213,20 +217,26 @@ class LineFile:
         Raises:
             OSError: nothing was written.
         """
+        self._write(self._usable(), lines)
+
+    def append_within(self, limit: int, lines: bytes) -> bool:
+        """Write whole lines, unless a file that holds some becomes larger than ``limit`` by that: then False.
+
+        Raises:
+            OSError: nothing was written.
+        """
         fd = self._usable()
+        if self.size and self.size + len(lines) > limit:
+            return False
+        self._write(fd, lines)
+        return True
+
+    def _write(self, fd: int, lines: bytes) -> None:
         written = os.write(fd, lines)
         if written != len(lines):
             os.ftruncate(fd, self.size)
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self.path)
         self.size += written
-
-    def prepare(self) -> None:
-        """Open the file now, make it if need be, and cut off a torn last line.
-
-        Raises:
-            OSError: it cannot be used.
-        """
-        self._usable()
 
     def close(self) -> None:
         """Give back the descriptor; the next append opens the file anew."""
@@ -235,11 +245,13 @@ class LineFile:
             self._fd = None
 
     def _usable(self) -> int:
-        if self._fd is None or not is_at(self._fd, self.path):
+        """The open file, whose size is known. Two system calls, as this is on the way from an exit to a spawn."""
+        status = os.fstat(self._fd) if self._fd is not None else None
+        if self._fd is None or status is None or not _names(self.path, status):
             self.close()
             self._fd = self._open()
-            self.size = -1
-        if os.fstat(self._fd).st_size != self.size:
+            self.size = _cut_torn_line(self._fd)
+        elif status.st_size != self.size:
             self.size = _cut_torn_line(self._fd)
         return self._fd
 

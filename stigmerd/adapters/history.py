@@ -88,10 +88,9 @@ class EventFiles:
         try:
             while self._waiting:
                 line = _to_line(self._waiting[0])
-                self._file.prepare()
-                if self._file.size and self._file.size + len(line) > ROTATE_AT:
+                if not self._file.append_within(ROTATE_AT, line):
                     self._rotate()
-                self._file.append(line)
+                    self._file.append(line)
                 self._waiting.popleft()
         except OSError as exc:
             self._refusal = (

@@ -109,6 +109,9 @@ class Kin:
 
     async def kill(self) -> None:
         """Kill until nobody is alive, however long that takes."""
+        await trio.lowlevel.checkpoint_if_cancelled()
+        if self._sealed and self._leader.is_over() and not self._is_populated():
+            return  # an ordinary crash: nothing else stands between it and the next spawn
         pauses = _doubling(FIRST_PAUSE, KILL_PAUSE)
         if not self._leader.is_over():
             await self.get_to_know()
@@ -145,7 +148,7 @@ class Kin:
         self._leader.release()
         pauses = _doubling(FIRST_PAUSE, FIRST_LOOK)
         for _ in range(REMOVE_TRIES):
-            await trio.lowlevel.checkpoint()
+            await trio.lowlevel.checkpoint_if_cancelled()
             if self._leaf is None or self._leaf.remove():
                 return
             await trio.sleep(next(pauses))

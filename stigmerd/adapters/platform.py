@@ -17,18 +17,20 @@ class Platform:
     """What lives may be built on.
 
     ``pidfd``: processes are held and watched by a descriptor. ``cgroup``: the folder in which each
-    life gets a leaf, or None. ``subreaper``: orphans of our lives come to us.
+    life gets a leaf, or None. ``spawner``: a helper may be kept that clones lives into their leaves.
+    ``subreaper``: orphans of our lives come to us.
     """
 
     pidfd: bool = False
     cgroup: str | None = None
+    spawner: bool = False
     subreaper: bool = False
 
     @classmethod
     def detect(cls, home: str) -> Platform:
         """Find out by trying. It makes this process a subreaper, where that can be."""
         base = cgroup.find_base(home) if sys.platform == "linux" else None
-        return cls(pidfd=proc.has_pidfd(), cgroup=base, subreaper=become_subreaper())
+        return cls(pidfd=proc.has_pidfd(), cgroup=base, spawner=base is not None, subreaper=become_subreaper())
 
 
 def become_subreaper() -> bool:

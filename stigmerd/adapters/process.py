@@ -30,6 +30,7 @@ from stigmerd.adapters.platform import Platform
 from stigmerd.adapters.proc import Marks
 from stigmerd.adapters.reaper import Children, reap_orphans
 from stigmerd.adapters.spawn import Blueprint, Spawned
+from stigmerd.adapters.spawner_link import Spawner
 from stigmerd.core.exit_status import ExitStatus
 from stigmerd.core.record import Identity
 from stigmerd.core.spec import ComponentSpec, ProcessSpec
@@ -52,8 +53,9 @@ class ProcessLauncher:
     """Launches and adopts processes for one home.
 
     ``environment`` is the daemon's own as it was when it started, ``children_nofile`` its soft limit
-    of descriptors then. ``open_log`` gives a descriptor for appending to a component's log; it and
-    ``spawn`` are called in threads. While anything runs, :meth:`serve` has to.
+    of descriptors then. ``open_log`` gives a descriptor for appending to a component's log; where
+    there are no leaves it is called in threads, as is ``spawn``. While anything runs, :meth:`serve`
+    has to.
     """
 
     def __init__(
@@ -69,7 +71,7 @@ class ProcessLauncher:
     ) -> None:
         self.home = home
         self.homes = frozenset({home, os.path.realpath(home)})
-        self._environment = dict(environment)
+        self._environment = spawning.without_private(environment)
         self._platform = platform
         self._open_log = open_log
         self._port_watch = port_watch
@@ -79,10 +81,14 @@ class ProcessLauncher:
         self._hunting = trio.CapacityLimiter(1)
         self.children = Children()
         self.scans = Scans()
+        self._spawner = Spawner(self._environment, self.children) if platform.spawner else None
 
     async def serve(self) -> None:
-        """Reap the orphans that lives leave to us, until cancelled."""
-        await reap_orphans(self.children)
+        """Reap the orphans that lives leave to us, and keep the spawner, until cancelled."""
+        async with trio.open_nursery() as tasks:
+            if self._spawner is not None:
+                tasks.start_soon(self._spawner.serve)
+            await reap_orphans(self.children)
 
     def close(self) -> None:
         """Remove the folder of the leaves, unless a life goes on in it."""
@@ -159,6 +165,10 @@ class ProcessLauncher:
             leaf=cgroup.leaf_in(base, name, order.nonce, probe) if base is not None else None,
             use_pidfd=self._platform.pidfd,
         )
+        if self._spawner is not None and (leaf := spawning.make_leaf(blueprint.leaf)) is not None:
+            spawned = await self._spawner.spawn(owner, blueprint, leaf)
+            if spawned is not None:
+                return spawned
         return await self._threads.run(
             owner, partial(self._spawn, blueprint, self.children), partial(self._end, order.nonce, probe)
         )

@@ -21,6 +21,9 @@ from stigmerd.adapters import proc
 HIDDEN_PERIOD = 0.1
 """Seconds that a zombie with an owner may hide orphans, before they are looked for in procfs."""
 
+BURIAL_PERIOD = 0.01
+"""Seconds that an owner has for reaping its own before anybody looks: the next spawn comes first."""
+
 SEARCH_PERIOD = 1.0
 """Seconds between two such searches."""
 
@@ -120,6 +123,7 @@ async def reap_orphans(children: Children) -> None:
         while True:
             if not children.reap_visible():
                 await anext(arrivals)
+                await trio.sleep(BURIAL_PERIOD)
                 continue
             await trio.sleep(HIDDEN_PERIOD)  # mostly a life between its exit and its reap
             if children.reap_visible():

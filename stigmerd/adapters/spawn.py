@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import errno
 import functools
-import grp
 import os
-import pwd
 import re
 import resource
 import signal
@@ -24,8 +22,9 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
-from stigmerd.adapters import proc
+from stigmerd.adapters import prepare, proc
 from stigmerd.adapters.cgroup import Leaf
+from stigmerd.adapters.prepare import Owner, Refused
 from stigmerd.adapters.reaper import Children
 from stigmerd.engine.ports import SpawnFailedError
 
@@ -93,15 +92,6 @@ class Spawned:
     sealed: bool
 
 
-@dataclass(frozen=True, slots=True)
-class _Owner:
-    """Whom the process belongs to, where that is not the daemon's own user."""
-
-    uid: int
-    gid: int
-    groups: tuple[int, ...]
-
-
 HELD_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 """What operators ask with. None of them may be lost while the daemon is not yet able to heed it."""
 
@@ -145,6 +135,11 @@ def raise_nofile() -> int:
     return soft
 
 
+def without_private(environment: Mapping[str, str]) -> dict[str, str]:
+    """What of the daemon's environment others may have."""
+    return {name: value for name, value in environment.items() if name not in PRIVATE_NAMES}
+
+
 def environment_for(
     base: Mapping[str, str], env: Mapping[str, str], *, cwd: str, marks: Mapping[str, str]
 ) -> dict[str, str]:
@@ -152,8 +147,7 @@ def environment_for(
 
     PWD follows the folder: an inherited one would name the daemon's.
     """
-    inherited = {name: value for name, value in base.items() if name not in PRIVATE_NAMES}
-    return {**inherited, "PWD": cwd, **env, **marks}
+    return {**base, "PWD": cwd, **env, **marks}
 
 
 def spawn(blueprint: Blueprint, children: Children) -> Spawned:
@@ -162,11 +156,14 @@ def spawn(blueprint: Blueprint, children: Children) -> Spawned:
     Raises:
         SpawnFailedError: there is none; the message has the path and the reason.
     """
-    owner = _owner(blueprint)
-    _check_folder(blueprint.cwd)
-    _check_nofile(blueprint, owner)
-    program = _find_program(blueprint)
-    leaf = _make(blueprint.leaf)
+    try:
+        owner = prepare.find_owner(blueprint.user, blueprint.group)
+        prepare.check_folder(blueprint.cwd)
+        prepare.check_nofile(blueprint.nofile, owner)
+        program = prepare.find_program(blueprint.argv[0], blueprint.cwd, blueprint.env)
+    except Refused as exc:
+        raise SpawnFailedError(str(exc), errno=exc.errno) from exc
+    leaf = make_leaf(blueprint.leaf)
     try:
         return _spawn(blueprint, program, owner, leaf, children)
     except SpawnFailedError:
@@ -190,7 +187,7 @@ def end(spawned: Spawned, children: Children) -> None:
         spawned.leaf.remove()
 
 
-def _spawn(blueprint: Blueprint, program: str, owner: _Owner | None, leaf: Leaf | None, children: Children) -> Spawned:
+def _spawn(blueprint: Blueprint, program: str, owner: Owner | None, leaf: Leaf | None, children: Children) -> Spawned:
     soft, hard = _limits(blueprint)
     argv = [program, *blueprint.argv[1:]]
     is_prefixed = (leaf is not None or soft is not None) and _can_prefix(blueprint, program, owner)
@@ -215,11 +212,11 @@ def _popen(
     blueprint: Blueprint,
     program: str,
     argv: list[str],
-    owner: _Owner | None,
+    owner: Owner | None,
     leaf: Leaf | None,
     children: Children,
 ) -> int:
-    output = _open_output(blueprint)
+    output = open_output(blueprint)
     stdin = subprocess.DEVNULL
     try:
         if leaf is not None:
@@ -255,15 +252,17 @@ def _popen(
 
 
 def _exec_failed(program: str, exc: OSError) -> SpawnFailedError:
-    number = exc.errno or 0
-    reason = os.strerror(number)
-    if number == errno.ENOENT and os.path.exists(program):
-        reason = "its interpreter (#! line or loader) does not exist"
+    refused = prepare.exec_refusal(program, exc)
     is_before_exec = exc.filename is not None and exc.filename not in {program, SHELL}
-    return SpawnFailedError(f"{'preparing ' if is_before_exec else ''}{program}: {reason}", errno=number)
+    return SpawnFailedError(f"{'preparing ' if is_before_exec else ''}{refused}", errno=refused.errno)
 
 
-def _open_output(blueprint: Blueprint) -> int:
+def open_output(blueprint: Blueprint) -> int:
+    """The descriptor for stdout and stderr.
+
+    Raises:
+        SpawnFailedError: the log cannot be opened.
+    """
     try:
         return blueprint.open_output()
     except OSError as exc:
@@ -272,80 +271,10 @@ def _open_output(blueprint: Blueprint) -> int:
         raise SpawnFailedError(f"log: {name}{exc.strerror or exc}", errno=exc.errno) from exc
 
 
-# What is checked before.
+# The leaf.
 
 
-def _check_folder(cwd: str) -> None:
-    try:
-        is_folder = stat.S_ISDIR(os.stat(cwd).st_mode)
-    except OSError as exc:
-        raise SpawnFailedError(f"working directory {cwd}: {exc.strerror}", errno=exc.errno) from exc
-    reason = errno.EACCES if is_folder else errno.ENOTDIR
-    if not is_folder or not os.access(cwd, os.X_OK):
-        raise SpawnFailedError(f"working directory {cwd}: {os.strerror(reason)}", errno=reason)
-
-
-def _check_nofile(blueprint: Blueprint, owner: _Owner | None) -> None:
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    may_raise = hard == resource.RLIM_INFINITY or (os.geteuid() == 0 and (owner is None or owner.uid == 0))
-    if blueprint.nofile is not None and blueprint.nofile > hard and not may_raise:
-        reason = f"nofile {blueprint.nofile} is above the hard limit of the daemon, {hard}"
-        raise SpawnFailedError(reason, errno=errno.EPERM)
-
-
-def _owner(blueprint: Blueprint) -> _Owner | None:
-    """Whom the process shall belong to, None for the daemon's own user and groups."""
-    if blueprint.user is None and blueprint.group is None:
-        return None
-    uid, gid, name = os.geteuid(), os.getegid(), None
-    if blueprint.user is not None:
-        uid, gid, name = _user(blueprint.user, blueprint.group)
-    if blueprint.group is not None:
-        gid = _group(blueprint.group)
-    if os.geteuid() != 0:
-        if (uid, gid) == (os.geteuid(), os.getegid()):
-            return None
-        raise SpawnFailedError("user and group can be changed by a daemon that runs as root only", errno=errno.EPERM)
-    return _Owner(uid, gid, tuple(os.getgrouplist(name, gid)) if name is not None else (gid,))
-
-
-def _user(user: str | int, group: str | int | None) -> tuple[int, int, str | None]:
-    try:
-        entry = pwd.getpwuid(user) if isinstance(user, int) else pwd.getpwnam(user)
-    except KeyError:
-        if isinstance(user, int) and group is not None:
-            return user, _group(group), None
-        hint = ": give it a group" if isinstance(user, int) else ""
-        raise SpawnFailedError(f"user {user} is not known to this machine{hint}", errno=errno.EINVAL) from None
-    return entry.pw_uid, entry.pw_gid, entry.pw_name
-
-
-def _group(group: str | int) -> int:
-    if isinstance(group, int):
-        return group
-    try:
-        return grp.getgrnam(group).gr_gid
-    except KeyError:
-        raise SpawnFailedError(f"group {group} is not known to this machine", errno=errno.EINVAL) from None
-
-
-def _find_program(blueprint: Blueprint) -> str:
-    """The path of ``argv[0]``; a bare name is looked up as execvp would, on the component's own PATH."""
-    name = blueprint.argv[0]
-    if "/" in name:
-        return name
-    path = blueprint.env.get("PATH", os.defpath)
-    candidates = [os.path.join(blueprint.cwd, folder, name) for folder in path.split(os.pathsep)]
-    for candidate in candidates:
-        if os.path.isfile(candidate) and os.access(candidate, os.X_OK):
-            return candidate
-    for candidate in candidates:
-        if os.path.isfile(candidate):
-            raise SpawnFailedError(f"{candidate}: {os.strerror(errno.EACCES)}", errno=errno.EACCES)
-    raise SpawnFailedError(f"{name}: {os.strerror(errno.ENOENT)} on PATH {path}", errno=errno.ENOENT)
-
-
-def _make(leaf: Leaf | None) -> Leaf | None:
+def make_leaf(leaf: Leaf | None) -> Leaf | None:
     """The leaf, made; None where that fails, as a life without one is better than none."""
     if leaf is None:
         return None
@@ -370,7 +299,7 @@ def _prefix(leaf: Leaf | None, soft: int | None, hard: int | None) -> str:
     return "; ".join(steps)
 
 
-def _can_prefix(blueprint: Blueprint, program: str, owner: _Owner | None) -> bool:
+def _can_prefix(blueprint: Blueprint, program: str, owner: Owner | None) -> bool:
     """Whether the shell hands on the environment as it is, and its exec is sure to succeed.
 
     A shell turns errors of exec into exit codes, runs as a script what exec refuses, and drops
@@ -384,7 +313,7 @@ def _can_prefix(blueprint: Blueprint, program: str, owner: _Owner | None) -> boo
     return os.access(SHELL, os.X_OK) and _is_exec_sure(program, owner, SCRIPT_DEPTH)
 
 
-def _is_exec_sure(path: str, owner: _Owner | None, depth: int) -> bool:
+def _is_exec_sure(path: str, owner: Owner | None, depth: int) -> bool:
     """Whether exec accepts a file for certain: a binary for this machine with its loader, or a script
     for one."""
     try:

@@ -248,15 +248,15 @@ class Component:
 
     async def _next_message(self) -> None:
         """Take in one message, or the deadline, whichever comes first."""
-        if not self._mail:
+        due = self._state.due
+        if not self._mail and (due is None or due > trio.current_time()):
             self._arrived = trio.Event()
-            due = self._state.due
-            with trio.move_on_at(due if due is not None else float("inf")) as scope:
+            with trio.move_on_at(due if due is not None else float("inf")):
                 await self._arrived.wait()
-            if scope.cancelled_caught:
-                self._step(Event.DEADLINE)
-                self._save()
-                return
+        if not self._mail:
+            self._step(Event.DEADLINE)
+            self._save()
+            return
         message = self._mail.popleft()
         match message:
             case Ask():

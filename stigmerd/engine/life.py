@@ -49,9 +49,9 @@ class Tenure:
         self._on_kill = on_kill
         self._exited = trio.Event()
         self._status: ExitStatus | None = None
-        self._asked = trio.Event()
-        self._stirred = trio.Event()
-        """Exited or asked to end: one event, as a nursery that waits for two costs a thousand lives megabytes."""
+        self._calm = trio.CancelScope()
+        """Left when the end is asked for. A nursery that waits for that and for the exit costs a thousand
+        lives megabytes, and each exit two scheduling rounds on the way to the next spawn."""
         self._policy = StopPolicy()
         self._grace = trio.CancelScope()
 
@@ -59,10 +59,9 @@ class Tenure:
         """Ask for the end. Asked again, it can only become faster. ``cap`` bounds the grace, in seconds."""
         grace = policy.grace if cap is None else min(policy.grace, cap)
         self._grace.deadline = min(self._grace.deadline, trio.current_time() + grace)
-        if not self._asked.is_set():
+        if not self._calm.cancel_called:
             self._policy = policy
-            self._asked.set()
-            self._stirred.set()
+            self._calm.cancel()
 
     async def run(self) -> Ended:
         """Wait for the life's end, however it comes, and leave nothing of it alive.
@@ -70,16 +69,21 @@ class Tenure:
         A leader that ends by itself takes the rest with it at once; one that was asked to end
         leaves the others the rest of the grace.
         """
-        async with trio.open_nursery() as tasks:
-            tasks.start_soon(self._watch)
-            await self._stirred.wait()
-            if self._asked.is_set() and not self._exited.is_set():
-                await self._let_end()
-            over = await self._kill()
-            tasks.cancel_scope.cancel()
+        if not self._calm.cancel_called:  # after a bug it is run once more, to end
+            with self._calm:
+                await self._watch()
+        over = await self._kill() if self._exited.is_set() else await self._end()
         if over:
             await self._bury()
         return Ended(over=over, status=self._status, survivors=() if over else await self._survivors())
+
+    async def _end(self) -> bool:
+        async with trio.open_nursery() as tasks:
+            tasks.start_soon(self._watch)
+            await self._let_end()
+            over = await self._kill()
+            tasks.cancel_scope.cancel()
+        return over
 
     async def wait_over(self) -> ExitStatus | None:
         """Wait for the death of what could not be killed, and bury it."""
@@ -97,7 +101,6 @@ class Tenure:
         self._status = await self.life.wait_exit()
         self._on_exit(self._status)
         self._exited.set()
-        self._stirred.set()
 
     async def _let_end(self) -> None:
         with self._grace:
@@ -120,7 +123,8 @@ class Tenure:
     async def _kill(self) -> bool:
         with trio.move_on_after(KILL_BOUND) as bound:
             await self.life.kill()
-            await self._exited.wait()
+            if not self._exited.is_set():  # a wait for what is so already is a scheduling round
+                await self._exited.wait()
         return not bound.cancelled_caught
 
     async def _survivors(self) -> tuple[int, ...]:

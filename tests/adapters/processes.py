@@ -8,14 +8,15 @@ import secrets
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypedDict, Unpack
 
 import pytest
 import trio
 
-from stigmerd.adapters import proc, spawn
+from stigmerd.adapters import proc
+from stigmerd.adapters import spawn as spawning
 from stigmerd.adapters.identity import boot_id, end_strays_blocking
 from stigmerd.adapters.platform import PR_SET_CHILD_SUBREAPER, Platform
 from stigmerd.adapters.process import ProcessLauncher, ProcessLife
@@ -24,8 +25,9 @@ from stigmerd.adapters.spawn import Blueprint, Spawned
 from stigmerd.core.spec import ComponentSpec, ProcessSpec
 from stigmerd.engine.ports import LaunchOrder
 
-on_every_platform = pytest.mark.parametrize("offer", ["everything", "no cgroup", "nothing"])
-"""Run a test with all that this Linux offers, without cgroups, and with neither pidfds nor procfs."""
+on_every_platform = pytest.mark.parametrize("offer", ["everything", "no spawner", "no cgroup", "nothing"])
+"""Run a test with all that this Linux offers, without the spawner, without cgroups either, and with
+neither pidfds nor procfs."""
 
 IS_ROOT = os.geteuid() == 0
 
@@ -102,12 +104,14 @@ class Bench:
 
 @asynccontextmanager
 async def bench(
-    folder: Path, offer: str = "everything", spawn: Callable[[Blueprint, Children], Spawned] = spawn.spawn
+    folder: Path, offer: str = "everything", spawn: Callable[[Blueprint, Children], Spawned] = spawning.spawn
 ) -> AsyncIterator[Bench]:
     """A bench on which nothing is left running."""
     with pytest.MonkeyPatch.context() as patch:
         platform = Platform.detect(str(folder))
-        if offer == "no cgroup":
+        if offer == "no spawner" or spawn is not spawning.spawn:
+            platform = replace(platform, spawner=False)
+        elif offer == "no cgroup":
             platform = Platform(pidfd=True, subreaper=True)
         elif offer == "nothing":
             platform = Platform()

@@ -1,0 +1,151 @@
+"""The helper that clones lives into their leaves: bounded, replaced, and never in anybody's way."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import psutil
+import pytest
+import trio
+import trio.testing
+
+from stigmerd.adapters import cgroup, identity, proc, spawner
+from stigmerd.adapters.cgroup import Leaf
+from stigmerd.engine.ports import SpawnFailedError
+from tests.adapters.processes import Bench, bench, end, is_running, wait_until
+
+
+@pytest.fixture
+async def at(tmp_path: Path) -> AsyncIterator[Bench]:
+    """A bench whose lives come from the helper; elsewhere there is nothing to test."""
+    async with bench(tmp_path) as made:
+        if not made.platform.spawner:
+            pytest.skip("Linux only, with a cgroup v2 folder of our own")
+        yield made
+
+
+def _helpers() -> list[psutil.Process]:
+    return [child for child in psutil.Process().children() if any("spawner.main" in word for word in child.cmdline())]
+
+
+async def _helper(at: Bench) -> psutil.Process:
+    """The helper, once it has spawned something."""
+    await end(await at.launch("true"))
+    (helper,) = _helpers()
+    return helper
+
+
+def _leaf(at: Bench, nonce: str) -> Leaf:
+    assert at.platform.cgroup is not None
+    return cgroup.leaf_in(at.platform.cgroup, "worker", nonce)
+
+
+def _freeze(leaf: Leaf) -> None:
+    """Let nothing that is born in it come as far as its first instruction."""
+    leaf.create()
+    Path(leaf.path, "cgroup.freeze").write_text("1")
+
+
+async def test_life_is_a_child_of_ours_and_born_in_its_leaf(at: Bench) -> None:
+    life = await at.launch("sh", "-c", "cat /proc/self/cgroup; sleep 60")
+    pid = life.identity.pid
+    assert pid is not None
+    stat = proc.read_stat(pid)
+    assert stat is not None
+    assert stat.ppid == os.getpid()
+    assert life.identity.cgroup is not None
+    assert (proc.cgroup_of(pid) or "").endswith(os.path.basename(life.identity.cgroup))
+    await end(life)
+
+
+async def test_helper_is_no_life_of_ours_and_holds_nothing_of_ours(at: Bench) -> None:
+    helper = await _helper(at)
+    assert helper.pid not in {found.pid for found in identity.find_ours(at.home)}
+    names = {os.readlink(f"/proc/{helper.pid}/fd/{fd}").split(":")[0] for fd in os.listdir(f"/proc/{helper.pid}/fd")}
+    assert names == {"socket", "/dev/null"}
+
+
+async def test_helper_that_was_killed_is_buried_and_replaced(at: Bench) -> None:
+    helper = await _helper(at)
+    helper.kill()
+    await wait_until(lambda: proc.read_stat(helper.pid) is None)
+    assert (await _helper(at)).pid != helper.pid
+
+
+async def test_order_that_meets_a_helper_just_killed_is_carried_out_by_the_next(at: Bench) -> None:
+    helper = await _helper(at)
+    helper.kill()
+    os.waitid(os.P_PID, helper.pid, os.WEXITED | os.WNOWAIT)
+    await end(await at.launch("true"))
+
+
+async def test_order_that_dies_with_the_helper_is_a_failed_spawn(at: Bench) -> None:
+    helper = await _helper(at)
+    helper.suspend()
+    async with trio.open_nursery() as nursery:
+        with pytest.raises(SpawnFailedError, match="was killed"):  # noqa: PT012  (killed while it is awaited)
+            nursery.start_soon(trio.to_thread.run_sync, helper.kill)
+            await at.launch("sleep", "60", nonce="1-lost")
+    await wait_until(lambda: not os.path.exists(_leaf(at, "1-lost").path))
+    await end(await at.launch("true"))
+
+
+async def test_order_that_was_given_up_before_it_was_read_leaves_nothing_alive(at: Bench) -> None:
+    helper = await _helper(at)
+    helper.suspend()
+    with trio.move_on_after(0.05) as scope:
+        await at.launch("sleep", "60", nonce="1-late")
+    assert scope.cancelled_caught
+    helper.resume()
+    await wait_until(lambda: not os.path.exists(_leaf(at, "1-late").path))
+
+
+async def test_child_that_hangs_before_its_exec_is_killed_and_holds_up_nobody(at: Bench) -> None:
+    leaf = _leaf(at, "1-hung")
+    _freeze(leaf)
+    with trio.move_on_after(0.05) as scope:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(at.launcher.launch, at.order("sleep", "60", nonce="1-hung"))
+            await end(await at.launch("true", name="other"))
+            await wait_until(lambda: bool(leaf.pids()))
+            await trio.sleep_forever()
+    assert scope.cancelled_caught
+    await wait_until(lambda: not os.path.exists(leaf.path))
+    await end(await at.launch("true"))
+
+
+async def test_order_too_large_for_the_helper_is_carried_out_without_it(at: Bench) -> None:
+    life = await at.python("import os; print(len(os.environ['LARGE']))", env={"LARGE": "x" * spawner.MESSAGE_LIMIT})
+    await life.wait_exit()
+    assert json.loads(at.log) == spawner.MESSAGE_LIMIT
+    await end(life)
+
+
+async def test_more_orders_than_a_socket_holds_are_all_carried_out(at: Bench) -> None:
+    helper = await _helper(at)
+    helper.suspend()
+    lives = []
+
+    async def launch(number: int) -> None:
+        lives.append(await at.launch("true", name=f"n{number}", env={"LARGE": "x" * 50_000}))
+
+    async with trio.open_nursery() as nursery:
+        for number in range(20):
+            nursery.start_soon(launch, number)
+        await trio.testing.wait_all_tasks_blocked()
+        helper.resume()
+    for life in lives:
+        await end(life)
+    assert len(lives) == 20
+
+
+async def test_helper_ends_with_the_launcher(tmp_path: Path) -> None:
+    async with bench(tmp_path) as at:
+        if not at.platform.spawner:
+            pytest.skip("Linux only, with a cgroup v2 folder of our own")
+        helper = await _helper(at)
+    assert not is_running(helper.pid)
+    assert _helpers() == []
