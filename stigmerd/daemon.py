@@ -347,8 +347,8 @@ class Daemon:
         again = {*changed, *joining} - {*left}
         returning = {name for name, record in old.items() if is_to_return(record)} - {*left}
         await self._supervisor.stop([*changed, *left], "reload", returning=again)
-        await self._supervisor.begin(again, "reload" if crashed else None)
-        await self._supervisor.begin(returning - again, None)
+        await self._supervisor.begin(again, "reload" if crashed else None, resuming=changed)
+        await self._supervisor.begin(returning - again, None, resuming=returning)
 
     async def _heed(self, arrivals: AsyncIterator[int]) -> None:
         """Do what signals ask for: an orderly end, a faster one, a reload."""

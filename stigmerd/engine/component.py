@@ -70,12 +70,14 @@ class Ask:
 
     ``cap`` bounds the grace of a stop, in seconds, below what the configuration says. ``returns``
     says of a stop that a start belongs to it, which the next daemon makes if this one dies before.
+    ``resumes`` marks that start: it counts for nothing if somebody asked for a stop in between.
     """
 
     event: Event
     reason: str | None = None
     cap: float | None = None
     returns: bool = False
+    resumes: bool = False
     taken: trio.Event
 
 
@@ -169,10 +171,16 @@ class Component:
         return self._impostor
 
     async def ask(
-        self, event: Event, reason: str | None, cap: float | None = None, *, returns: bool = False
+        self,
+        event: Event,
+        reason: str | None,
+        cap: float | None = None,
+        *,
+        returns: bool = False,
+        resumes: bool = False,
     ) -> View:
         """Ask for something, and return the component as it is once the wish was taken in."""
-        message = Ask(event=event, reason=reason, cap=cap, returns=returns, taken=trio.Event())
+        message = Ask(event=event, reason=reason, cap=cap, returns=returns, resumes=resumes, taken=trio.Event())
         self._post(message)
         await message.taken.wait()
         return self._view
@@ -292,6 +300,8 @@ class Component:
 
     def _take(self, ask: Ask) -> None:
         if ask.event is not Event.DOWN and self._is_closing():
+            return
+        if ask.resumes and not self.is_wanted:
             return
         before = self._state
         former_cause, self._cause, self._cap = self._cause, ask.reason, ask.cap

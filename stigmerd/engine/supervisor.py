@@ -130,11 +130,13 @@ class Supervisor:
         limit = START_TIMEOUT if timeout is None else timeout
         return await self._wait_up({name: asked[name] for name in named}, limit)
 
-    async def begin(self, names: Iterable[str], reason: str | None) -> None:
-        """Want components up, and wait for nothing."""
+    async def begin(self, names: Iterable[str], reason: str | None, *, resuming: Collection[str] = ()) -> None:
+        """Want components up, and wait for nothing. Those in ``resuming`` were stopped to come up again,
+        and stay down if somebody has asked for that since."""
+        chosen = set(names)
         for name in start_order(self._specs):
-            if name in set(names):
-                await self._components[name].ask(Event.UP, reason)
+            if name in chosen:
+                await self._components[name].ask(Event.UP, reason, resumes=name in resuming)
 
     async def stop(
         self, names: Iterable[str], reason: str, cap: float | None = None, *, returning: Collection[str] = ()
@@ -171,7 +173,7 @@ class Supervisor:
             (name,) = named
             return await self._wait_up({name: await self._components[name].ask(Event.BOUNCE, reason, cap)}, limit)
         await self.stop(named, reason, cap, returning=named)
-        asked_all = {name: await self._components[name].ask(Event.UP, reason) for name in named}
+        asked_all = {name: await self._components[name].ask(Event.UP, reason, resumes=True) for name in named}
         return await self._wait_up(asked_all, limit)
 
     def plan(self, specs: Mapping[str, ComponentSpec]) -> Change:
@@ -197,7 +199,7 @@ class Supervisor:
         self.board.reorder(tuple(specs))
         for name in change.changed:
             await self._components[name].respec(specs[name], returns=name in join)
-        await self.begin(up, "reload")
+        await self.begin(up, "reload", resuming=change.restarted)
 
     def _newly_disabled(self, specs: Mapping[str, ComponentSpec]) -> frozenset[str]:
         old = self._specs
