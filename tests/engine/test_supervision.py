@@ -512,7 +512,7 @@ async def test_stop_in_the_middle_of_a_reload_has_the_last_word(
     old, new = component(), component(runs=ProcessSpec(argv=("web", "-v"), cwd="/"))
     async with supervise(old) as supervisor, trio.open_nursery() as nursery:
         await supervisor.start(["web"], "operator")
-        change = difference({"web": old}, {"web": new})
+        change = supervisor.plan({"web": new})
         nursery.start_soon(supervisor.apply, {"web": new}, change)
         await trio.sleep(1)
         await supervisor.stop(["web"], "operator")
