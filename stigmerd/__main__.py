@@ -93,7 +93,7 @@ def _supervise(
 
     from stigmerd import daemon_log
     from stigmerd.adapters.output import DAEMON, LogFiles
-    from stigmerd.adapters.spawn import raise_nofile
+    from stigmerd.adapters.spawn import ignore_signals, outlast_signals, raise_nofile
     from stigmerd.daemon import Daemon, Inheritance, Start, StartError
 
     legacy = Inheritance.from_text(inherited) if inherited is not None else None
@@ -122,6 +122,7 @@ def _supervise(
     async def run() -> int:
         return await Daemon(start, logs, own_log).run()
 
+    outlast_signals()
     try:
         return trio.run(run)
     except (StartError, BaseExceptionGroup) as exc:
@@ -132,6 +133,8 @@ def _supervise(
         if not foreground:
             say(str(error))
         return error.code
+    finally:
+        ignore_signals()
 
 
 def _check(home: str, config: str | None, environment: Mapping[str, str]) -> int:

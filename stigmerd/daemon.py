@@ -54,7 +54,7 @@ from stigmerd.engine.board import View
 from stigmerd.engine.journal import rfc3339
 from stigmerd.engine.operations import Answer, EventFeed, Refusal, RefusedError
 from stigmerd.engine.ports import Life, World
-from stigmerd.engine.restore import afresh, restored_view
+from stigmerd.engine.restore import afresh, is_to_return, restored_view
 from stigmerd.engine.supervisor import Supervisor
 from stigmerd.engine.telling import Teller
 
@@ -72,6 +72,9 @@ END_LOOKS, END_PAUSE = 20, 0.05
 
 USAGE_BOUND = 1.0
 """Seconds for looking at what a component uses."""
+
+PROOF_BOUND = 1.0
+"""Seconds in which what the last daemon left has to be found alive or dead, before anybody is answered."""
 
 CHECK_BOUND = 30.0
 """Seconds for a new program to load the configuration before the daemon becomes it."""
@@ -187,6 +190,8 @@ class Daemon:
             heed_signals()
             async with trio.open_nursery() as nursery:
                 await self._set_up(nursery)
+                with trio.move_on_after(PROOF_BOUND):
+                    await self._supervisor.wait_proven()
                 nursery.start_soon(server.serve)
                 nursery.start_soon(self._heed, arrivals)
                 await self._end.wait()
@@ -251,9 +256,8 @@ class Daemon:
         self._supervisor.journal.record("daemon_started", pid=os.getpid(), version=__version__)
         for problem in self._loaded.problems:
             log.warning("%s", problem)
-        if not crashed:
-            self._tell_lost_exits()
         await self._end_strays(crashed)
+        self._tell_lost_exits(crashed)
         nursery.start_soon(self._processes.serve)
         await nursery.start(self._supervisor.run)
         nursery.start_soon(self._maintain)
@@ -304,12 +308,16 @@ class Daemon:
             )
         return views
 
-    def _tell_lost_exits(self) -> None:
-        """Account for lives that ended while no daemon watched: in a reboot, or by an operator's hand."""
-        lost = [record for record in self._loaded.components.values() if record.phase in LIVE and record.identity]
-        told = {(e.component, e.life) for e in self._events.read_since(0) if e.event == "exited"} if lost else set()
+    def _tell_lost_exits(self, crashed: bool) -> None:
+        """Account for lives that nobody adopts: they ended in a reboot, by an operator's hand, or as strays."""
+        known = self._loaded.components.values()
+        lost = [r for r in known if r.identity and not (crashed and r.name in self._stack.components)]
+        history = self._events.read_since(0) if lost else []
+        begun = {(e.component, e.life) for e in history if e.event == "starting"}
+        ended = {(e.component, e.life) for e in history if e.event == "exited"}
         for record in lost:
-            if (record.name, record.life) not in told:
+            life = (record.name, record.life)
+            if life not in ended and (life in begun or record.phase in LIVE):
                 Teller(record.name, self._supervisor.journal, self._logs).exited(record.life, ExitStatus(), None)
 
     async def _end_strays(self, crashed: bool) -> None:
@@ -328,16 +336,19 @@ class Daemon:
                 self._state.forget(name)
 
     async def _begin(self, crashed: bool) -> None:
-        """Start what is enabled; after a crash, what is new, and anew what has another definition."""
+        """Start what is enabled. After a crash: what is new, anew what has another definition, and what
+        the last daemon had stopped only to start it again."""
         known = self._loaded.components if crashed else {}
-        changed = [
-            name
-            for name, spec in self._stack.components.items()
-            if name in known and known[name].definition != spec.definition and known[name].wanted
-        ]
-        await self._supervisor.stop(changed, "reload")
-        fresh = [name for name, spec in self._stack.components.items() if spec.enabled and name not in known]
-        await self._supervisor.begin([*changed, *fresh], "reload" if crashed else None)
+        specs = self._stack.components
+        old = {name: known[name] for name in specs if name in known}
+        changed = [name for name, r in old.items() if r.wanted and r.definition != specs[name].definition]
+        left = [name for name, record in old.items() if record.shown.enabled and not specs[name].enabled]
+        joining = [name for name in specs if specs[name].enabled and not (name in old and old[name].shown.enabled)]
+        again = {*changed, *joining} - {*left}
+        returning = {name for name, record in old.items() if is_to_return(record)} - {*left}
+        await self._supervisor.stop([*changed, *left], "reload", returning=again)
+        await self._supervisor.begin(again, "reload" if crashed else None, resuming=changed)
+        await self._supervisor.begin(returning - again, None, resuming=returning)
 
     async def _heed(self, arrivals: AsyncIterator[int]) -> None:
         """Do what signals ask for: an orderly end, a faster one, a reload."""

@@ -41,7 +41,9 @@ PF_KTHREAD = 0x00200000
 
 LOOK_PASSES = 30
 EXEC_PAUSE = 0.001
-"""Seconds until an exec is through that was met half-way, when a process has no environment."""
+EXEC_LOOKS = 50
+"""How often, and after how many seconds each, a process is looked at again that was met half-way through
+an exec, when it has no environment: on a busy machine it may stay there for a while."""
 
 FREEZE_SPAN = 1.0
 """Seconds in which members are stopped on sight, before all of them are killed."""
@@ -203,13 +205,32 @@ def _read_late_environ(pid: int) -> bytes:
     if stat is None or stat.is_kernel or not stat.is_alive:
         return b""
     if stat.state != "Z":
-        time.sleep(EXEC_PAUSE)
-        return _read_environ(pid)
+        return _read_environ_after_exec(pid)
     for thread in os.listdir(f"/proc/{pid}/task"):
         if int(thread) != pid:
             with suppress(OSError):
                 return _read(f"/proc/{pid}/task/{thread}/environ")
     return b""
+
+
+def _read_environ_after_exec(pid: int) -> bytes:
+    for _ in range(EXEC_LOOKS):
+        # Asked before the read: what is read after an exec is what there is.
+        is_in_exec = _is_in_exec(pid)
+        block = _read_environ(pid)
+        if block or not is_in_exec:
+            return block
+        time.sleep(EXEC_PAUSE)
+    return b""
+
+
+def _is_in_exec(pid: int) -> bool:
+    """Whether a process has a memory but no place for its environment in it yet: env_end, field 51 of
+    ``/proc/PID/stat``, is 0. Source: proc_pid_stat(5)."""
+    with suppress(OSError):
+        fields = _read(f"/proc/{pid}/stat").rpartition(b")")[2].split()
+        return len(fields) > 48 and fields[48] == b"0"
+    return False
 
 
 def _read(path: str) -> bytes:

@@ -115,6 +115,21 @@ def hold_signals() -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, HELD_SIGNALS)
 
 
+def outlast_signals() -> None:
+    """Let an operator's signals do nothing where nobody heeds them, rather than what they do by default.
+
+    While they are held, ignoring them would lose those that wait.
+    """
+    for number in HELD_SIGNALS:
+        signal.signal(number, lambda *_: None)
+
+
+def ignore_signals() -> None:
+    """Ignore an operator's signals: all that is left to do is to end, with the exit code that is due."""
+    for number in HELD_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+
+
 def heed_signals() -> None:
     """Let an operator's signals in, those that came meanwhile first. Before there are threads or children."""
     signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD_SIGNALS)

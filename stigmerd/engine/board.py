@@ -35,6 +35,8 @@ class View:
 
     ``started_life`` is the last life that has started, however soon it ended. ``note`` says why
     the component is as it is; ``survivors`` are pids of a dead life that could not be killed.
+    ``returns``: it is down, or on its way there, only until an operation on several components
+    has come to its end, or because the daemon is shutting down. The operator wants it up.
     """
 
     spec: ComponentSpec
@@ -51,6 +53,7 @@ class View:
     last_error: str | None = None
     probes: Mapping[ProbeKind, ProbeView] = field(default_factory=dict)
     survivors: tuple[int, ...] = ()
+    returns: bool = False
 
     @property
     def phase(self) -> Phase:

@@ -15,6 +15,7 @@ from functools import partial
 
 import trio
 
+from stigmerd.core.event import Entry
 from stigmerd.core.exit_status import ExitStatus, judge
 from stigmerd.core.exit_status import Verdict as ExitVerdict
 from stigmerd.core.health import Streak, Verdict
@@ -41,6 +42,10 @@ from stigmerd.engine.telling import Condemnation, Teller
 SPAWN_BOUND = 10.0
 """Seconds until a spawn is given up."""
 
+SPAWN_LEEWAY = 1.0
+"""Seconds that a spawn has to come back although its life is to end at once: what is there can be ended,
+and seen to be dead; what was given up cannot."""
+
 ENGINE_PERIOD = 5.0
 """Seconds between two tries to reach the Docker Engine."""
 
@@ -63,20 +68,25 @@ EXIT_EVENTS = {
 class Ask:
     """Somebody wants something of the component. ``reason`` is one of the history's reasons.
 
-    ``cap`` bounds the grace of a stop, in seconds, below what the configuration says.
+    ``cap`` bounds the grace of a stop, in seconds, below what the configuration says. ``returns``
+    says of a stop that a start belongs to it, which the next daemon makes if this one dies before.
+    ``resumes`` marks that start: it counts for nothing if somebody asked for a stop in between.
     """
 
     event: Event
     reason: str | None = None
     cap: float | None = None
+    returns: bool = False
+    resumes: bool = False
     taken: trio.Event
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Respec:
-    """The configuration of the component has changed."""
+    """The configuration of the component has changed; ``returns`` as in :class:`Ask`."""
 
     spec: ComponentSpec
+    returns: bool
     taken: trio.Event
 
 
@@ -126,7 +136,12 @@ class Component:
         self._cap: float | None = None
         self._shut: Shut | None = None
         self._impostor = ""
-        self._unproven = restored is not None
+        self.proven = trio.Event()
+        """Set once it is known what became of the life that an earlier daemon left, if any."""
+        if restored is None:
+            self.proven.set()
+        self._told_exit: Entry | None = None
+        """The exit of the present life, where the last daemon wrote it down and died before it was in the state."""
         self._unsaved = False
         self._definition = spec.definition
         self._view = restored or View(spec=spec, log=world.logs.path(spec.name))
@@ -141,6 +156,11 @@ class Component:
         return self._view
 
     @property
+    def is_wanted(self) -> bool:
+        """Whether the operator wants it up, be it on its way down for a while."""
+        return self._state.wanted or self._view.returns
+
+    @property
     def life(self) -> Life | None:
         """The present life, to look at and to signal its leader."""
         return self._tenure.life if self._tenure is not None else None
@@ -150,16 +170,24 @@ class Component:
         """One sentence about a stranger who answers on this component's address, or ""."""
         return self._impostor
 
-    async def ask(self, event: Event, reason: str | None, cap: float | None = None) -> View:
+    async def ask(
+        self,
+        event: Event,
+        reason: str | None,
+        cap: float | None = None,
+        *,
+        returns: bool = False,
+        resumes: bool = False,
+    ) -> View:
         """Ask for something, and return the component as it is once the wish was taken in."""
-        message = Ask(event=event, reason=reason, cap=cap, taken=trio.Event())
+        message = Ask(event=event, reason=reason, cap=cap, returns=returns, resumes=resumes, taken=trio.Event())
         self._post(message)
         await message.taken.wait()
         return self._view
 
-    async def respec(self, spec: ComponentSpec) -> None:
-        """Let a changed configuration take effect, without a new life."""
-        message = Respec(spec=spec, taken=trio.Event())
+    async def respec(self, spec: ComponentSpec, *, returns: bool) -> None:
+        """Let a changed configuration take effect, without a new life. ``returns``: a start follows."""
+        message = Respec(spec=spec, returns=returns, taken=trio.Event())
         self._post(message)
         await message.taken.wait()
 
@@ -172,9 +200,9 @@ class Component:
     async def run(self) -> None:
         """Own the component until cancelled. May be run again after an internal error."""
         async with trio.open_nursery() as beyond:
-            if self._unproven:
+            if not self.proven.is_set():
                 await self._prove_life()
-                self._unproven = False
+                self.proven.set()
             while True:
                 if self._lingering is not None:
                     beyond.start_soon(self._outlive, self._lingering)
@@ -263,7 +291,7 @@ class Component:
                 self._take(message)
                 message.taken.set()
             case Respec():
-                self._take_spec(message.spec)
+                self._take_spec(message.spec, message.returns)
                 message.taken.set()
             case Seen():
                 if message.life == self._state.life:
@@ -273,10 +301,13 @@ class Component:
     def _take(self, ask: Ask) -> None:
         if ask.event is not Event.DOWN and self._is_closing():
             return
+        if ask.resumes and not self.is_wanted:
+            return
         before = self._state
         former_cause, self._cause, self._cap = self._cause, ask.reason, ask.cap
         if ask.event is not Event.FOLLOW:
             self._is_renewal_due = ask.event is Event.BOUNCE
+            self._show(returns=ask.returns)
         self._step(Event.UP if ask.event is Event.BOUNCE and self._is_just_renewed() else ask.event)
         if self._state.phase is before.phase:
             self._cause = former_cause
@@ -293,13 +324,14 @@ class Component:
         if self._tenure is not None:
             self._tenure.end(self._spec.stop, cap)
         grace = self._spec.stop.grace if cap is None else min(cap, self._spec.stop.grace)
-        self._launching.deadline = min(self._launching.deadline, trio.current_time() + grace)
+        leeway = max(grace, SPAWN_LEEWAY)
+        self._launching.deadline = min(self._launching.deadline, trio.current_time() + leeway)
 
-    def _take_spec(self, spec: ComponentSpec) -> None:
+    def _take_spec(self, spec: ComponentSpec, returns: bool) -> None:
         probes_changed = dict(spec.probes) != dict(self._spec.probes)
         self._world.logs.rule(spec.name, spec.log)
         self._definition = spec.definition
-        self._show(spec=spec)
+        self._show(spec=spec, returns=returns or self._view.returns)
         if probes_changed and self._tenure is not None and self._checkup is not None:
             self._stop_checkup()
             self._show(probes={})
@@ -341,7 +373,7 @@ class Component:
             nonce = f"{new.life}-{secrets.token_hex(12)}"
             intent = Identity(nonce=nonce, boot_id=self._world.boot_id)
             changes |= {"identity": intent, "probes": {}, "adopted": False}
-            self._condemned = None
+            self._condemned = self._told_exit = None
             if self._is_renewal_due:
                 self._renewed_life, self._is_renewal_due = new.life, False
             if new.last_restart != self._state.last_restart:
@@ -479,11 +511,14 @@ class Component:
     def _exit_seen(self, status: ExitStatus) -> None:
         """Record an exit, once, in the instant it is seen. What it leads to waits until all is dead."""
         state = self._state
-        uptime = trio.current_time() - state.spawned_at if state.spawned_at is not None else None
-        self._teller.exited(state.life, status, uptime)
+        at = rfc3339(self._world.clock.wall())
+        if self._told_exit is None:
+            uptime = trio.current_time() - state.spawned_at if state.spawned_at is not None else None
+            self._teller.exited(state.life, status, uptime)
+        else:
+            status, at = _status_in(self._told_exit), self._told_exit.at
         if state.phase in {Phase.STOPPING, Phase.FAILED, Phase.DOWN}:
             return  # asked for, or long given up
-        at = rfc3339(self._world.clock.wall())
         last_exit = ExitDocument(code=status.code, signal=status.signal, oom=status.oom, at=at)
         if state.phase is Phase.CONDEMNED:
             self._show(last_exit=last_exit)  # the probe's evidence says more than the signal it led to
@@ -497,11 +532,16 @@ class Component:
         self._stop_checkup()
         self._tenure = None
         if ended.over:
-            self._step(EXIT_EVENTS[judge(ended.status or ExitStatus(), self._spec.restart)])
+            self._step(self._exit_event(ended.status))
         else:
             self._lingering = tenure
             self._show(survivors=ended.survivors)
             self._step(Event.SURVIVED)
+
+    def _exit_event(self, status: ExitStatus | None) -> Event:
+        """What an exit means under the policy. What the history says of it is believed first."""
+        known = _status_in(self._told_exit) if self._told_exit is not None else status
+        return EXIT_EVENTS[judge(known or ExitStatus(), self._spec.restart)]
 
     async def _outlive(self, tenure: Tenure) -> None:
         """Wait for the end of what could not be killed; until then no other life begins."""
@@ -558,12 +598,14 @@ class Component:
             return
         if identity.pid is None and identity.container_id is None:
             # The intent was written and nothing else: what came of it was ended as a stray.
+            self._told_exit = self._find_told("exited")
             self._show(identity=None)
             if state.has_life:
                 self._bury_unknown()
         elif (life := await self._adopt(identity)) is None:
             self._found_dead()
         elif state.phase is Phase.FAILED:
+            self._told_exit = self._find_told("exited")
             self._lingering = self._new_tenure(life)
         elif state.has_life and life.is_alive():
             self._resume(life)
@@ -573,6 +615,7 @@ class Component:
 
     async def _end_found(self, life: Life) -> None:
         """A life that ended while no daemon watched and was not reaped yet, or that is not to be."""
+        self._told_exit = self._find_told("exited")
         tenure = self._new_tenure(life)
         tenure.end(self._spec.stop, 0.0)
         ended = await tenure.run()
@@ -580,16 +623,18 @@ class Component:
             self._lingering = tenure
             self._show(survivors=ended.survivors)
         if self._state.has_life:
-            self._step(
-                EXIT_EVENTS[judge(ended.status or ExitStatus(), self._spec.restart)] if ended.over else Event.SURVIVED
-            )
+            self._step(self._exit_event(ended.status) if ended.over else Event.SURVIVED)
         elif ended.over:
             self._show(identity=None)
 
     def _bury_unknown(self) -> None:
         """Account for a life that never got into the state, though it may have got into the history."""
-        if self._is_told("starting") and not self._is_told("exited"):
-            self._teller.exited(self._state.life, ExitStatus(), None)
+        life = self._state.life
+        if self._find_told("starting") is None:
+            if self._find_told("start_failed") is None:
+                self._teller.unborn(life, "the daemon died while it was being started", None)
+        elif self._told_exit is None:
+            self._teller.exited(life, ExitStatus(), None)
         self._step(Event.NO_SPAWN)
 
     async def _adopt(self, identity: Identity) -> Life | None:
@@ -602,16 +647,16 @@ class Component:
                 await trio.sleep(ENGINE_PERIOD)
 
     def _found_dead(self) -> None:
-        # The last daemon may have died between the history and the state: an exit is told once.
-        if not self._is_told("exited"):
-            self._exit_seen(ExitStatus())
+        self._told_exit = self._find_told("exited")
+        self._exit_seen(ExitStatus())
         if not self._state.has_life:
             self._show(identity=None, survivors=())
             return
-        self._step(EXIT_EVENTS[judge(ExitStatus(), self._spec.restart)])
+        self._step(self._exit_event(None))
 
-    def _is_told(self, event: str) -> bool:
-        return any(e.event == event and e.life == self._state.life for e in self._journal.history(self._spec.name))
+    def _find_told(self, event: str) -> Entry | None:
+        """What the last daemon said of the present life: it may have died before that was in the state."""
+        return self._journal.former(self._spec.name, self._state.life, event)
 
     def _resume(self, life: Life) -> None:
         self._tenure = self._new_tenure(life)
@@ -619,6 +664,16 @@ class Component:
         self._show(identity=life.identity, adopted=True, note="")
         if self._state.phase in {Phase.STOPPING, Phase.CONDEMNED}:
             self._tenure.end(self._spec.stop)
+
+
+def _status_in(entry: Entry) -> ExitStatus:
+    """The exit status in an event ``exited``, as far as it is one that makes sense."""
+    code, signal, oom = (entry.details.get(key) for key in ("code", "signal", "oom"))
+    return ExitStatus(
+        code=code if isinstance(code, int) else None,
+        signal=signal if isinstance(signal, str) else None,
+        oom=oom if isinstance(oom, bool) else None,
+    )
 
 
 def _evidence(view: View) -> str:

@@ -79,6 +79,7 @@ class Journal:
         self._store = store
         self._clock = clock
         self._feeds: list[Feed] = []
+        self._former: dict[str, dict[str, Entry]] | None = None
 
     def record(
         self,
@@ -110,6 +111,14 @@ class Journal:
         """What the history still holds about one component, oldest first."""
         return [entry for entry in self._store.read_since(0) if entry.component == component]
 
+    def former(self, component: str, life: int, event: str) -> Entry | None:
+        """What an earlier daemon wrote of a component's last life. The files are read once, at the first
+        question: after a reboot there may be a thousand."""
+        if self._former is None:
+            self._former = _last_lives(self._store.read_since(0))
+        entry = self._former.get(component, {}).get(event)
+        return entry if entry is not None and entry.life == life else None
+
     @contextmanager
     def watch(self, since: int | None, names: Sequence[str] = ()) -> Iterator[Feed]:
         """Subscribe to the entries with a higher ``seq`` than ``since``, or to new ones only."""
@@ -120,3 +129,17 @@ class Journal:
             yield feed
         finally:
             self._feeds.remove(feed)
+
+
+def _last_lives(entries: Sequence[Entry]) -> dict[str, dict[str, Entry]]:
+    """Of each component's last life the newest entry of each event."""
+    found: dict[str, dict[str, Entry]] = {}
+    lives: dict[str, int] = {}
+    for entry in entries:
+        if entry.component is None or entry.life is None:
+            continue
+        if lives.get(entry.component) != entry.life:
+            lives[entry.component] = entry.life
+            found[entry.component] = {}
+        found[entry.component][entry.event] = entry
+    return found

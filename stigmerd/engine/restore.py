@@ -25,7 +25,7 @@ def to_record(view: View, definition: str, now: float, clock: Clock) -> Componen
     return ComponentRecord(
         name=view.spec.name,
         phase=state.phase.name,
-        wanted=state.wanted,
+        wanted=state.wanted or view.returns,
         life=state.life,
         definition=definition,
         shown=view.to_document(now, clock.wall()),
@@ -44,6 +44,7 @@ def to_record(view: View, definition: str, now: float, clock: Clock) -> Componen
 
 def restored_view(record: ComponentRecord, spec: ComponentSpec, log: str, now: float, boot: float) -> View:
     """The view that goes on where ``record`` ends. A life in it is not proven yet."""
+    returns = is_to_return(record)
 
     def to_now(instant: float | None) -> float | None:
         return None if instant is None else now - (boot - instant)
@@ -55,7 +56,7 @@ def restored_view(record: ComponentRecord, spec: ComponentSpec, log: str, now: f
         log=log,
         state=State(
             phase=Phase[record.phase],
-            wanted=record.wanted,
+            wanted=record.wanted and not returns,
             life=record.life,
             spawned_at=to_now(record.spawned_boot),
             due=to_now(record.due_boot),
@@ -72,7 +73,13 @@ def restored_view(record: ComponentRecord, spec: ComponentSpec, log: str, now: f
         note=shown.reason,
         last_exit=shown.last_exit,
         last_error=shown.last_error,
+        returns=returns,
     )
+
+
+def is_to_return(record: ComponentRecord) -> bool:
+    """Whether a component is down though it is wanted up: what was to start it again did not come to its end."""
+    return record.wanted and record.phase == Phase.DOWN.name
 
 
 def afresh(record: ComponentRecord, spec: ComponentSpec, log: str) -> View:

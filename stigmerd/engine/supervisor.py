@@ -7,7 +7,7 @@ own business.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 
 import trio
@@ -72,6 +72,11 @@ class Supervisor:
             self._nursery.start_soon(self._watch_stalls)
             task_status.started()
 
+    async def wait_proven(self) -> None:
+        """Wait until of every life that an earlier daemon left it is known whether it goes on."""
+        for component in list(self._components.values()):
+            await component.proven.wait()
+
     # Components come and go.
 
     def _add(self, spec: ComponentSpec, restored: View | None) -> None:
@@ -125,14 +130,22 @@ class Supervisor:
         limit = START_TIMEOUT if timeout is None else timeout
         return await self._wait_up({name: asked[name] for name in named}, limit)
 
-    async def begin(self, names: Iterable[str], reason: str | None) -> None:
-        """Want components up, and wait for nothing."""
+    async def begin(self, names: Iterable[str], reason: str | None, *, resuming: Collection[str] = ()) -> None:
+        """Want components up, and wait for nothing. Those in ``resuming`` were stopped to come up again,
+        and stay down if somebody has asked for that since."""
+        chosen = set(names)
         for name in start_order(self._specs):
-            if name in set(names):
-                await self._components[name].ask(Event.UP, reason)
+            if name in chosen:
+                await self._components[name].ask(Event.UP, reason, resumes=name in resuming)
 
-    async def stop(self, names: Iterable[str], reason: str, cap: float | None = None) -> tuple[Answer, ...]:
-        """Stop components, dependents first, and wait until nothing of them is alive."""
+    async def stop(
+        self, names: Iterable[str], reason: str, cap: float | None = None, *, returning: Collection[str] = ()
+    ) -> tuple[Answer, ...]:
+        """Stop components, dependents first, and wait until nothing of them is alive.
+
+        Of those in ``returning`` it is remembered that they are to come up again: by the caller, or
+        by the next daemon should this one die before.
+        """
         named = frozenset(names)
         answers: dict[str, Answer] = {}
         done = {name: trio.Event() for name in named}
@@ -141,7 +154,7 @@ class Supervisor:
             for other in dependents(name, self._specs):
                 if other in done:
                     await done[other].wait()
-            answers[name] = await self._stop_one(name, reason, cap)
+            answers[name] = await self._stop_one(name, reason, cap, returns=name in returning)
             done[name].set()
 
         async with trio.open_nursery() as stops:
@@ -159,8 +172,8 @@ class Supervisor:
         if len(named) == 1:
             (name,) = named
             return await self._wait_up({name: await self._components[name].ask(Event.BOUNCE, reason, cap)}, limit)
-        await self.stop(named, reason, cap)
-        asked_all = {name: await self._components[name].ask(Event.UP, reason) for name in named}
+        await self.stop(named, reason, cap, returning=named)
+        asked_all = {name: await self._components[name].ask(Event.UP, reason, resumes=True) for name in named}
         return await self._wait_up(asked_all, limit)
 
     def plan(self, specs: Mapping[str, ComponentSpec]) -> Change:
@@ -174,7 +187,10 @@ class Supervisor:
         """Go over to a new configuration, as planned. Returns once everything is under way."""
         old = self._specs
         join = [n for n in specs if n in old and specs[n].enabled and not old[n].enabled]
-        await self.stop((*change.removed, *change.restarted, *self._newly_disabled(specs)), "reload")
+        up = {*(n for n in change.added if specs[n].enabled), *join, *change.restarted}
+        await self.stop(
+            (*change.removed, *change.restarted, *self._newly_disabled(specs)), "reload", returning=change.restarted
+        )
         for name in change.removed:
             self._remove(name)
         self._specs = dict(specs)
@@ -182,8 +198,8 @@ class Supervisor:
             self._add(specs[name], None)
         self.board.reorder(tuple(specs))
         for name in change.changed:
-            await self._components[name].respec(specs[name])
-        await self.begin({*(n for n in change.added if specs[n].enabled), *join, *change.restarted}, "reload")
+            await self._components[name].respec(specs[name], returns=name in join)
+        await self.begin(up, "reload", resuming=change.restarted)
 
     def _newly_disabled(self, specs: Mapping[str, ComponentSpec]) -> frozenset[str]:
         old = self._specs
@@ -195,25 +211,30 @@ class Supervisor:
         Bounded by the longest chain of graces, and a margin for what cannot be killed.
         """
         self._closing = True
+        # Wanted up by the operator still: a daemon that dies now must not leave half of it stopped.
+        wanted = [name for name, component in self._components.items() if component.is_wanted]
         lifeless = [name for name, component in self._components.items() if not component.view.state.has_life]
         for name in lifeless:
-            await self._components[name].ask(Event.DOWN, "shutdown", cap)
-        return await self.stop(self._components, "shutdown", cap)
+            await self._components[name].ask(Event.DOWN, "shutdown", cap, returns=name in wanted)
+        return await self.stop(self._components, "shutdown", cap, returning=wanted)
 
     async def hurry(self) -> None:
         """Cut all graces to 0."""
         for component in self._components.values():
             if component.view.state.has_life:
-                await component.ask(Event.DOWN, "shutdown", 0.0)
+                await component.ask(Event.DOWN, "shutdown", 0.0, returns=component.is_wanted)
 
     # Waiting for them.
 
-    async def _stop_one(self, name: str, reason: str, cap: float | None) -> Answer:
+    async def _stop_one(self, name: str, reason: str, cap: float | None, *, returns: bool) -> Answer:
         component = self._components[name]
-        view = await component.ask(Event.DOWN, reason, cap)
+        view = component.view
         life = view.state.life
         grace = view.spec.stop.grace if cap is None else min(cap, view.spec.stop.grace)
         with trio.move_on_after(grace + STOP_MARGIN):
+            # Not at once where it is not known yet what an earlier daemon left.
+            view = await component.ask(Event.DOWN, reason, cap, returns=returns)
+            life = view.state.life
             view = await self.board.wait_view(name, lambda v: not v.state.has_life or v.state.life != life)
         view = component.view
         over = view.state.life != life or not (view.state.has_life or view.survivors)

@@ -503,3 +503,19 @@ async def test_restart_after_a_restart_is_another_life(
         await trio.sleep(0.3)
         await supervisor.restart(["web"], "operator")
         assert supervisor.component("web").view.state.life == 3
+
+
+async def test_stop_in_the_middle_of_a_reload_has_the_last_word(
+    supervise: Supervise, world: FakeWorld, autojump_clock: MockClock
+) -> None:
+    world.launcher.programs["web"] = Program(dies_after=2.0)
+    old, new = component(), component(runs=ProcessSpec(argv=("web", "-v"), cwd="/"))
+    async with supervise(old) as supervisor, trio.open_nursery() as nursery:
+        await supervisor.start(["web"], "operator")
+        change = supervisor.plan({"web": new})
+        nursery.start_soon(supervisor.apply, {"web": new}, change)
+        await trio.sleep(1)
+        await supervisor.stop(["web"], "operator")
+        await trio.sleep(10)
+        assert supervisor.component("web").view.phase is Phase.DOWN
+    assert len(world.launcher.starts("web")) == 1

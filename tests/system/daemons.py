@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -16,6 +17,7 @@ from typing import Any, TypeVar
 import psutil
 
 from stigmerd.control.client import DaemonAbsentError, DaemonSilentError, connect
+from tests.system.forge import Forge, Forged
 
 T = TypeVar("T")
 
@@ -35,23 +37,35 @@ def wait_until(look: Callable[[], T], limit: float = LIMIT) -> T:
 
 
 class Stack:
-    """One home. ``start`` may be called again after the daemon's death."""
+    """One home. ``start`` may be called again after the daemon's death.
 
-    def __init__(self, home: Path) -> None:
+    With a ``forge``, daemons come from there.
+    """
+
+    def __init__(self, home: Path, forge: Forge | None = None) -> None:
         self.home = home
-        self.daemon: subprocess.Popen[bytes] | None = None
+        self.daemon: subprocess.Popen[bytes] | Forged | None = None
+        self._forge = forge
 
     def configure(self, text: str) -> None:
-        """Write the configuration."""
-        path = self.home / "stigmer.toml"
-        path.write_text(text)
-        path.chmod(0o600)
+        """Write the configuration, whole at any instant: the daemon may be reading it."""
+        draft = self.home / f"stigmer.toml.{threading.get_ident()}"
+        draft.write_text(text)
+        draft.chmod(0o600)
+        draft.rename(self.home / "stigmer.toml")
 
     def start(self) -> None:
         """Start a daemon in the foreground, and wait until it answers."""
+        self.launch()
+        wait_until(self._answers)
+
+    def launch(self, *, held: bool = False) -> None:
+        """Start a daemon, and wait for nothing. A ``held`` one, from a forge, waits to be let go."""
+        if self._forge is not None:
+            self.daemon = self._forge.start(self.home, held=held)
+            return
         command = [sys.executable, "-P", "-m", "stigmerd", "--home", str(self.home)]
         self.daemon = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        wait_until(self._answers)
 
     def kill(self) -> None:
         """SIGKILL the daemon."""
@@ -128,10 +142,10 @@ class Stack:
 
 
 @contextmanager
-def stack(home: Path) -> Iterator[Stack]:
+def stack(home: Path, forge: Forge | None = None) -> Iterator[Stack]:
     """A home whose processes are all gone at the end."""
     home.chmod(0o700)
-    one = Stack(home)
+    one = Stack(home, forge)
     try:
         yield one
     finally:

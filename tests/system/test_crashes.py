@@ -271,3 +271,27 @@ def test_what_was_stopped_by_name_without_a_daemon_stays_stopped(home: Stack) ->
     assert home.component("b")["pid"] == before
     assert home.component("a")["state"] == "stopped"
     wait_until(lambda: [entry["event"] for entry in home.events("a")].count("exited") == 1)
+
+
+def test_signal_at_any_instant_of_the_start_is_an_orderly_end(home: Stack) -> None:
+    home.configure(SLEEPERS)
+    for delay in (0.1, 0.2, 0.3, 0.4, 0.5):
+        home.launch()
+        assert home.daemon is not None
+        time.sleep(delay)
+        home.daemon.send_signal(signal.SIGTERM)
+        # Before its first instructions a program can but die, and has started nothing yet.
+        assert home.daemon.wait(20) in {0, -signal.SIGTERM}
+        assert home.processes() == {}
+
+
+def test_many_signals_only_make_the_end_faster(home: Stack) -> None:
+    home.configure(SLEEPERS)
+    home.start()
+    home.wait_state("b", "running")
+    assert home.daemon is not None
+    while home.daemon.poll() is None:
+        home.daemon.send_signal(signal.SIGINT)
+        time.sleep(0.002)
+    assert home.daemon.returncode == 0
+    assert home.processes() == {}

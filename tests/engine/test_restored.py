@@ -1,0 +1,126 @@
+"""What a supervisor makes of the state and the history of one that died before."""
+
+from __future__ import annotations
+
+import trio
+from trio.testing import MockClock
+
+from stigmerd.core.event import Entry
+from stigmerd.core.lifecycle import Phase, State
+from stigmerd.core.record import ComponentRecord, Identity
+from stigmerd.engine.board import View
+from stigmerd.engine.operations import Answer
+from stigmerd.engine.restore import is_to_return, restored_view
+from tests.engine.conftest import Supervise
+from tests.engine.fakes import BOOT_ID, FakeWorld, Program, component
+
+LIFE = Identity(nonce="3-abc", boot_id=BOOT_ID, pid=4711, start_ticks=1)
+
+
+def left(phase: Phase, identity: Identity = LIFE) -> View:
+    """A component as an earlier daemon left it, in its third life."""
+    return View(spec=component(), log="/log", state=State(phase=phase, wanted=True, life=3), identity=identity)
+
+
+def told(world: FakeWorld, *events: str, **details: object) -> None:
+    """What the earlier daemon still wrote about that life."""
+    for event in events:
+        seq = world.events.last_seq + 1
+        world.events.append(Entry(seq=seq, at="then", component="web", life=3, event=event, details=details))
+
+
+async def test_exit_that_the_last_daemon_told_is_believed_and_not_told_again(
+    supervise: Supervise, world: FakeWorld, autojump_clock: MockClock
+) -> None:
+    told(world, "exited", code=78)
+    async with supervise(component(), restored={"web": left(Phase.RUNNING)}) as supervisor:
+        await supervisor.wait_proven()
+        view = supervisor.component("web").view
+        assert view.phase is Phase.FAILED
+        assert view.last_exit is not None
+        assert (view.last_exit.code, view.last_exit.at) == (78, "then")
+    assert world.events.of("web").count("exited") == 1
+
+
+async def test_exit_of_a_life_before_says_nothing_about_this_one(
+    supervise: Supervise, world: FakeWorld, autojump_clock: MockClock
+) -> None:
+    world.events.append(Entry(seq=1, at="then", component="web", life=2, event="exited", details={"code": 78}))
+    async with supervise(component(), restored={"web": left(Phase.RUNNING)}) as supervisor:
+        await supervisor.wait_proven()
+        assert supervisor.component("web").view.phase is Phase.BACKOFF
+    assert world.events.of("web").count("exited") == 2
+
+
+async def test_spawn_that_the_daemon_did_not_outlive_is_a_failed_start(
+    supervise: Supervise, world: FakeWorld, autojump_clock: MockClock
+) -> None:
+    intent = Identity(nonce="3-abc", boot_id=BOOT_ID)
+    async with supervise(component(), restored={"web": left(Phase.SPAWNING, intent)}) as supervisor:
+        await supervisor.wait_proven()
+    assert world.events.of("web") == ["start_failed", "restarting"]
+
+
+async def test_spawn_that_was_told_and_ended_as_a_stray_has_its_exit(
+    supervise: Supervise, world: FakeWorld, autojump_clock: MockClock
+) -> None:
+    told(world, "starting", "running")
+    intent = Identity(nonce="3-abc", boot_id=BOOT_ID)
+    async with supervise(component(), restored={"web": left(Phase.SPAWNING, intent)}) as supervisor:
+        await supervisor.wait_proven()
+    assert world.events.of("web") == ["starting", "running", "exited", "restarting"]
+
+
+def returning(world: FakeWorld) -> list[str]:
+    """Who would come up again if the daemon died now, though it is down."""
+    return [name for name, record in world.state.records.items() if is_to_return(record)]
+
+
+async def test_daemon_that_dies_in_a_shutdown_leaves_nothing_stopped_but_what_was_stopped_by_hand(
+    supervise: Supervise, world: FakeWorld, autojump_clock: MockClock
+) -> None:
+    async with supervise(component("by-hand"), component("web"), component("never", enabled=False)) as supervisor:
+        await supervisor.start(["web", "by-hand"], "operator")
+        await supervisor.stop(["by-hand"], "operator")
+        await supervisor.close()
+        assert returning(world) == ["web"]
+
+
+async def test_daemon_that_dies_in_a_restart_of_several_starts_them_the_next_time(
+    supervise: Supervise, world: FakeWorld, autojump_clock: MockClock
+) -> None:
+    seen: list[list[str]] = []
+    world.launcher.programs["slow"] = Program(dies_after=5.0)
+    async with supervise(component("web"), component("slow")) as supervisor, trio.open_nursery() as nursery:
+        await supervisor.start(["web", "slow"], "operator")
+        nursery.start_soon(supervisor.restart, ["web", "slow"], "operator")
+        await supervisor.board.wait_view("web", lambda view: view.phase is Phase.DOWN)
+        await trio.sleep(1)
+        seen.append(returning(world))
+        await supervisor.board.wait_view("web", lambda view: view.phase is Phase.RUNNING)
+        seen.append(returning(world))
+    assert seen == [["web"], []]
+
+
+async def test_what_is_to_return_stays_so_until_it_is_started(
+    supervise: Supervise, world: FakeWorld, autojump_clock: MockClock
+) -> None:
+    async with supervise(component()) as supervisor:
+        await supervisor.start(["web"], "operator")
+        await supervisor.close()
+        record: ComponentRecord = world.state.records["web"]
+    view = restored_view(record, component(), "/log", 0.0, 0.0)
+    assert (view.phase, view.state.wanted, view.returns) == (Phase.DOWN, False, True)
+
+
+async def test_stop_now_ends_a_spawn_that_is_under_way_rather_than_giving_it_up(
+    supervise: Supervise, world: FakeWorld, autojump_clock: MockClock
+) -> None:
+    world.launcher.programs["web"] = Program(spawn_takes=0.5)
+    answers: list[Answer] = []
+    async with supervise(component()) as supervisor:
+        await supervisor.begin(["web"], None)
+        answers.extend(await supervisor.stop(["web"], "operator", 0.0))
+    assert [answer.ok for answer in answers] == [True]
+    assert not world.launcher.last("web").is_alive()
+    assert "start_failed" not in world.events.of("web")
