@@ -45,6 +45,9 @@ READ_SIZE = 65536
 LEFTOVER_READS = 16
 """Reads of what is in the pipe when a command has ended: what holds the pipe open may go on writing."""
 
+PROOFS_AT_ONCE = 8
+"""Threads that take over lives: thousands may be waiting, and one may hang in the kernel."""
+
 USAGE_SPAN = 0.1
 """Seconds over which processor time is measured."""
 
@@ -79,6 +82,7 @@ class ProcessLauncher:
         self._spawn = spawn
         self._threads = OwnedThreads()
         self._hunting = trio.CapacityLimiter(1)
+        self._proving = trio.CapacityLimiter(PROOFS_AT_ONCE)
         self.children = Children()
         self.scans = Scans()
         self._spawner = Spawner(self._environment, self.children) if platform.spawner else None
@@ -124,7 +128,7 @@ class ProcessLauncher:
         Where there is none, everything that is left of it is ended before this returns.
         """
         adopted = await trio.to_thread.run_sync(
-            self._hold, order, identity, abandon_on_cancel=True, limiter=trio.CapacityLimiter(1)
+            self._hold, order, identity, abandon_on_cancel=True, limiter=self._proving
         )
         if adopted is None:
             await self._hunt(keep=(), only=identity.nonce)
