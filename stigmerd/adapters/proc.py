@@ -156,6 +156,8 @@ def read_marks(pid: int) -> Marks | None:
         return _marks_of(_portable_environment(pid))
     try:
         block = _read_environ(pid) or _read_late_environ(pid)
+    except PermissionError:
+        block = _read_headless_environ(pid)
     except OSError:
         return None
     if b"STIGMER_LIFE=" not in block:
@@ -197,19 +199,26 @@ def _read_environ(pid: int) -> bytes:
 
 
 def _read_late_environ(pid: int) -> bytes:
-    """The environment of a process that seems to have none: in the midst of an exec, or headless.
-
-    Where the main thread has exited, only the other threads still have the memory.
-    """
+    """The environment of a process that seems to have none: in the midst of an exec, or headless."""
     stat = read_stat(pid)
     if stat is None or stat.is_kernel or not stat.is_alive:
         return b""
-    if stat.state != "Z":
-        return _read_environ_after_exec(pid)
-    for thread in os.listdir(f"/proc/{pid}/task"):
-        if int(thread) != pid:
-            with suppress(OSError):
-                return _read(f"/proc/{pid}/task/{thread}/environ")
+    return _read_headless_environ(pid) if stat.state == "Z" else _read_environ_after_exec(pid)
+
+
+def _read_headless_environ(pid: int) -> bytes:
+    """The environment of a process whose main thread has exited, b"" of any other.
+
+    What the system shows of the main thread is root's then; of the others it is still its user's.
+    """
+    stat = read_stat(pid)
+    if stat is None or stat.state != "Z" or not stat.is_alive:
+        return b""
+    with suppress(OSError):
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            if int(thread) != pid:
+                with suppress(OSError):
+                    return _read(f"/proc/{pid}/task/{thread}/environ")
     return b""
 
 

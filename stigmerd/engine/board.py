@@ -35,6 +35,7 @@ class View:
 
     ``started_life`` is the last life that has started, however soon it ended. ``note`` says why
     the component is as it is; ``survivors`` are pids of a dead life that could not be killed.
+    ``exited``: the leader of the present life is dead, and what it left behind is being ended.
     ``returns``: it is down, or on its way there, only until an operation on several components
     has come to its end, or because the daemon is shutting down. The operator wants it up.
     """
@@ -53,6 +54,7 @@ class View:
     last_error: str | None = None
     probes: Mapping[ProbeKind, ProbeView] = field(default_factory=dict)
     survivors: tuple[int, ...] = ()
+    exited: bool = False
     returns: bool = False
 
     @property
@@ -61,9 +63,20 @@ class View:
         return self.state.phase
 
     @property
+    def is_running(self) -> bool:
+        """Whether it has started and its leader lives."""
+        return self.phase is Phase.RUNNING and not self.exited
+
+    @property
+    def shown(self) -> str:
+        """The status document's word for where it is."""
+        is_over = self.exited and self.phase in {Phase.STARTING, Phase.RUNNING}
+        return Phase.STOPPING.value if is_over else self.state.shown
+
+    @property
     def ready(self) -> bool:
         """Running, and the readiness probe, if there is one, says so."""
-        if self.phase is not Phase.RUNNING:
+        if not self.is_running:
             return False
         probe = self.probes.get(ProbeKind.READINESS)
         return self.spec.readiness is None or (probe is not None and probe.streak.verdict is Verdict.PASSING)
@@ -71,24 +84,24 @@ class View:
     @property
     def healthy(self) -> bool:
         """Whether ``status`` has nothing to complain of: up and running, done, or down because asked."""
-        return self.phase in {Phase.RUNNING, Phase.COMPLETED, Phase.DOWN} and not self.survivors
+        return (self.is_running or self.phase in {Phase.COMPLETED, Phase.DOWN}) and not self.survivors
 
     def meets(self, condition: Condition) -> bool:
         """Whether a dependent that asks for ``condition`` may start."""
         if condition is Condition.READY:
             return self.ready
         if condition is Condition.STARTED:
-            return self.phase in {Phase.RUNNING, Phase.COMPLETED}
+            return self.is_running or self.phase is Phase.COMPLETED
         return self.phase is Phase.COMPLETED
 
     def to_document(self, now: float, wall: float) -> ComponentDocument:
         """The component's part of the status document, at ``now`` on trio's clock."""
         state = self.state
-        alive = self.identity if state.has_life and state.spawned_at is not None else None
+        alive = self.identity if state.has_life and state.spawned_at is not None and not self.exited else None
         return ComponentDocument(
             name=self.spec.name,
             kind=self.spec.kind,
-            state=state.shown,
+            state=self.shown,
             healthy=self.healthy,
             ready=self.ready,
             reason=self.note,

@@ -351,9 +351,10 @@ class Component:
     def _launcher(self) -> Launcher:
         return self._world.processes if isinstance(self._spec.runs, ProcessSpec) else self._world.containers
 
-    def _step(self, event: Event) -> None:
-        """Ask the table, tell and show what it decided, and begin what it commands."""
-        decided = step(self._state, event, trio.current_time(), self._spec.restart, random.random())
+    def _step(self, event: Event, at: float | None = None) -> None:
+        """Ask the table, tell and show what it decided, and begin what it commands. ``at``: when it was, if not now."""
+        now = trio.current_time() if at is None else at
+        decided = step(self._state, event, now, self._spec.restart, random.random())
         if decided.state.phase is not self._state.phase:
             self._enter(decided.state)
         else:
@@ -372,7 +373,7 @@ class Component:
         if new.phase is Phase.SPAWNING:
             nonce = f"{new.life}-{secrets.token_hex(12)}"
             intent = Identity(nonce=nonce, boot_id=self._world.boot_id)
-            changes |= {"identity": intent, "probes": {}, "adopted": False}
+            changes |= {"identity": intent, "probes": {}, "adopted": False, "exited": False}
             self._condemned = self._told_exit = None
             if self._is_renewal_due:
                 self._renewed_life, self._is_renewal_due = new.life, False
@@ -395,7 +396,7 @@ class Component:
         view = replace(before, **changes)  # type: ignore[arg-type]
         if view == before:
             return
-        if view.phase is Phase.RUNNING and view.ready != before.ready:
+        if view.phase is Phase.RUNNING and view.ready != before.ready and not view.exited:
             self._teller.event("ready" if view.ready else "unready", view.state.life, message=_evidence(view))
         self._view = view
         self._unsaved = self._unsaved or changes.keys() != {"probes"}
@@ -517,22 +518,22 @@ class Component:
             self._teller.exited(state.life, status, uptime)
         else:
             status, at = _status_in(self._told_exit), self._told_exit.at
-        if state.phase in {Phase.STOPPING, Phase.FAILED, Phase.DOWN}:
-            return  # asked for, or long given up
         last_exit = ExitDocument(code=status.code, signal=status.signal, oom=status.oom, at=at)
-        if state.phase is Phase.CONDEMNED:
-            self._show(last_exit=last_exit)  # the probe's evidence says more than the signal it led to
-        elif judge(status, self._spec.restart) is ExitVerdict.COMPLETE:
-            self._show(last_exit=last_exit)
+        if state.phase in {Phase.STOPPING, Phase.FAILED, Phase.DOWN}:
+            self._show(exited=True)  # asked for, or long given up
+        elif state.phase is Phase.CONDEMNED or judge(status, self._spec.restart) is ExitVerdict.COMPLETE:
+            # A probe's evidence says more than the signal that it led to.
+            self._show(exited=True, last_exit=last_exit)
         else:
-            self._show(last_exit=last_exit, last_error=str(status), note=str(status))
+            self._show(exited=True, last_exit=last_exit, last_error=str(status), note=str(status))
         self._save()
 
     def _over(self, tenure: Tenure, ended: Ended) -> None:
         self._stop_checkup()
         self._tenure = None
         if ended.over:
-            self._step(self._exit_event(ended.status))
+            # Uptime, budget and backoff count from the exit, however long the rest took to die.
+            self._step(self._exit_event(ended.status), tenure.exited_at)
         else:
             self._lingering = tenure
             self._show(survivors=ended.survivors)

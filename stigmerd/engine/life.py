@@ -45,6 +45,8 @@ class Tenure:
         on_kill: Callable[[], None],
     ) -> None:
         self.life = life
+        self.exited_at: float | None = None
+        """When the leader was seen to exit; what is left of the life may take longer to die."""
         self._on_exit = on_exit
         self._on_kill = on_kill
         self._exited = trio.Event()
@@ -99,6 +101,7 @@ class Tenure:
         if self._exited.is_set():
             return
         self._status = await self.life.wait_exit()
+        self.exited_at = trio.current_time()
         self._on_exit(self._status)
         self._exited.set()
 

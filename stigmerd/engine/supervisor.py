@@ -243,9 +243,9 @@ class Supervisor:
             pids = view.survivors or ((view.identity.pid,) if view.identity and view.identity.pid else ())
             what = ", ".join(f"pid {pid}" for pid in pids) or "its container"
             message = f"cannot be killed: {what}; log: {view.log}"
-            return Answer(name=name, state=view.state.shown, ok=False, message=message, survivors=pids)
+            return Answer(name=name, state=view.shown, ok=False, message=message, survivors=pids)
         message = f"still running and depending on it: {', '.join(running)}" if running else ""
-        return Answer(name=name, state=view.state.shown, ok=True, message=message)
+        return Answer(name=name, state=view.shown, ok=True, message=message)
 
     async def _wait_up(self, asked: Mapping[str, View], timeout: float) -> tuple[Answer, ...]:
         """Wait until each is up or has failed. ``asked``: each as it was when the wish was taken in."""
@@ -268,17 +268,17 @@ class Supervisor:
     def _up_answer(self, name: str, old: int) -> Answer:
         view = self._components[name].view
         if _is_up(view, old):
-            return Answer(name=name, state=view.state.shown, ok=True)
-        message = f"{view.note or view.last_error or view.state.shown}; log: {view.log}"
-        return Answer(name=name, state=view.state.shown, ok=False, message=message)
+            return Answer(name=name, state=view.shown, ok=True)
+        message = f"{view.note or view.last_error or view.shown}; log: {view.log}"
+        return Answer(name=name, state=view.shown, ok=False, message=message)
 
     def _late_answer(self, name: str, old: int, timeout: float) -> Answer:
         view = self._components[name].view
         if _is_settled(view, old):
             return self._up_answer(name, old)
-        why = view.note or view.last_error or view.state.shown
+        why = view.note or view.last_error or view.shown
         message = f"not up after {timeout:g} s: {why}; log: {view.log}"
-        return Answer(name=name, state=view.state.shown, ok=False, message=message)
+        return Answer(name=name, state=view.shown, ok=False, message=message)
 
     async def _watch_stalls(self) -> None:
         """Write down when the daemon was stopped, starved, or the host slept."""

@@ -38,7 +38,7 @@ class Program:
 
     ``lives_for`` seconds until it exits by itself with ``status`` (None: never). ``dies_after``
     seconds from the stop signal to the exit (None: it ignores the signal). ``spawn_takes`` seconds.
-    ``child_outlives`` seconds that a descendant goes on after the leader's exit.
+    ``child_outlives`` seconds that a descendant goes on after the leader's exit. ``kill_takes`` seconds.
     """
 
     lives_for: float | None = None
@@ -46,6 +46,7 @@ class Program:
     dies_after: float | None = 0.0
     spawn_takes: float = 0.0
     child_outlives: float | None = 0.0
+    kill_takes: float = 0.0
     unkillable: bool = False
     spawn_error: str | None = None
     shut: Shut | None = None
@@ -125,9 +126,9 @@ class FakeLife:
     async def kill(self) -> None:
         if self._program.unkillable:
             await self._gone.wait()
+        await trio.sleep(self._program.kill_takes)
         self.exit(ExitStatus(signal="SIGKILL"))
         self._gone.set()
-        await trio.lowlevel.checkpoint()
 
     async def survivors(self) -> tuple[int, ...]:
         await trio.lowlevel.checkpoint()

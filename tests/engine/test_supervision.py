@@ -47,6 +47,30 @@ async def test_instant_crasher_starts_eleven_times_and_is_failed(
     assert world.events.of("web").count("exited") == 11
 
 
+async def test_backoff_counts_from_the_exit_however_long_the_rest_takes_to_die(
+    supervise: Supervise, world: FakeWorld, autojump_clock: MockClock
+) -> None:
+    world.launcher.programs["web"] = Program(lives_for=5.0, child_outlives=None, kill_takes=0.4)
+    async with supervise(component()) as supervisor:
+        await supervisor.begin(["web"], None)
+        await trio.sleep(14)
+    starts = world.launcher.starts("web")
+    assert [round(b - a, 3) for a, b in pairwise(starts)] == [6.0, 7.0]
+
+
+async def test_dead_component_is_not_shown_as_running_while_the_rest_of_it_is_ended(
+    supervise: Supervise, world: FakeWorld, autojump_clock: MockClock
+) -> None:
+    world.launcher.programs["web"] = Program(lives_for=5.0, child_outlives=None, kill_takes=0.4)
+    async with supervise(component()) as supervisor:
+        await supervisor.begin(["web"], None)
+        view = await supervisor.board.wait_view("web", lambda v: v.last_exit is not None)
+        shown = view.to_document(trio.current_time(), 0.0)
+        assert (shown.state, shown.healthy, shown.ready, shown.pid) == ("stopping", False, False, None)
+        await supervisor.board.wait_view("web", lambda v: v.phase is Phase.BACKOFF)
+    assert "unready" not in world.events.of("web")
+
+
 async def test_long_life_resets_the_backoff(supervise: Supervise, world: FakeWorld, autojump_clock: MockClock) -> None:
     world.launcher.programs["web"] = Program(lives_for=10.0)
     async with supervise(component()) as supervisor:

@@ -46,6 +46,10 @@ OPTIONS: tuple[tuple[str, int | str], ...] = (
     ("grpc.min_reconnect_backoff_ms", int(PROBE_CEILING * 1000)),
 )
 
+SILENCE = 0.2
+"""Seconds without an answer after which the server is asked for a mere handshake: one that is stopped makes
+none, and one that hangs in its handler does."""
+
 
 class GrpcProbe:
     """Asks one address about one service. ``stage`` says what the present attempt does."""
@@ -87,16 +91,26 @@ class GrpcProbe:
 
     async def _check(self, address: Address) -> Outcome:
         credentials = await self._credentials()
-        self.stage = "waiting for the health service's answer"
         with self._channel(address, credentials) as channel:
             future = _start_check(channel, self._handler.service)
-            await _wait_done(future)
+            async with trio.open_nursery() as tasks:
+                tasks.start_soon(self._tell_hangs_apart, address)
+                await _wait_done(future)
+                tasks.cancel_scope.cancel()
         code = future.code()
         if code is grpc.StatusCode.OK:
             return _judge_answer(future.result(), self._handler.service)
         if code is grpc.StatusCode.UNAVAILABLE:
             await self._shake_hands([address])  # raises the true reason, unless a server said UNAVAILABLE
         return _judge_error(code, quote(future.details() or ""), self._handler.service)
+
+    async def _tell_hangs_apart(self, address: Address) -> None:
+        """Let ``stage`` say where a server that does not answer hangs."""
+        answer = self.stage = "waiting for the health service's answer"
+        await trio.sleep(SILENCE)
+        with contextlib.suppress(AttemptFailedError):
+            await self._shake_hands([address])
+        self.stage = answer
 
     async def _credentials(self) -> grpc.ChannelCredentials | None:
         if self._tls is None:
