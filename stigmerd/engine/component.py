@@ -475,6 +475,9 @@ class Component:
     def _no_spawn(self, reason: str, errno: int | None) -> None:
         message = self._spec.conceal(reason)
         self._teller.unborn(self._state.life, message, errno)
+        self._spawn_refused(message)
+
+    def _spawn_refused(self, message: str) -> None:
         if self._state.phase is Phase.SPAWNING:
             self._show(last_error=message, last_exit=None)
         self._step(Event.NO_SPAWN)
@@ -617,7 +620,8 @@ class Component:
         """A life that ended while no daemon watched and was not reaped yet, or that is not to be."""
         self._told_exit = self._find_told("exited")
         tenure = self._new_tenure(life)
-        tenure.end(self._spec.stop, 0.0)
+        if life.is_alive():  # else it is over without our doing, and no grace of it ran out
+            tenure.end(self._spec.stop, 0.0)
         ended = await tenure.run()
         if not ended.over:
             self._lingering = tenure
@@ -629,13 +633,14 @@ class Component:
 
     def _bury_unknown(self) -> None:
         """Account for a life that never got into the state, though it may have got into the history."""
-        life = self._state.life
-        if self._find_told("starting") is None:
-            if self._find_told("start_failed") is None:
-                self._teller.unborn(life, "the daemon died while it was being started", None)
-        elif self._told_exit is None:
-            self._teller.exited(life, ExitStatus(), None)
-        self._step(Event.NO_SPAWN)
+        if self._find_told("starting") is not None:
+            self._exit_seen(ExitStatus())
+            self._step(Event.SPAWNED)
+            self._step(self._exit_event(None))
+        elif (refused := self._find_told("start_failed")) is not None:
+            self._spawn_refused(refused.message)
+        else:
+            self._no_spawn("the daemon died while it was being started", None)
 
     async def _adopt(self, identity: Identity) -> Life | None:
         order = LaunchOrder(spec=self._spec, life=self._state.life, nonce=identity.nonce)
