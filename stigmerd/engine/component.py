@@ -142,11 +142,12 @@ class Component:
             self.proven.set()
         self._told_exit: Entry | None = None
         """The exit of the present life, where the last daemon wrote it down and died before it was in the state."""
-        self._unsaved = False
+        self._unsaved = restored is None
         self._definition = spec.definition
         self._view = restored or View(spec=spec, log=world.logs.path(spec.name))
         world.logs.rule(spec.name, spec.log)
         board.add(self._view)
+        self._save()  # what is never started is known to whoever asks when no daemon runs
 
     # What the outside may do.
 

@@ -15,7 +15,7 @@ from stigmerd.core.spec import RestartPolicy, RestartWhen
 from stigmerd.core.status import ExitDocument
 from stigmerd.engine.board import View
 from stigmerd.engine.operations import Answer
-from stigmerd.engine.restore import is_to_return, restored_view
+from stigmerd.engine.restore import afresh, is_to_return, restored_view, to_record
 from tests.engine.conftest import Supervise
 from tests.engine.fakes import BOOT_ID, FakeLife, FakeWorld, Program, component
 
@@ -134,6 +134,26 @@ async def test_daemon_that_dies_in_a_restart_of_several_starts_them_the_next_tim
         await supervisor.board.wait_view("web", lambda view: view.phase is Phase.RUNNING)
         seen.append(returning(world))
     assert seen == [["web"], []]
+
+
+async def test_what_starts_afresh_is_started_also_by_the_next_daemon_if_this_one_dies_before(
+    supervise: Supervise, world: FakeWorld, autojump_clock: MockClock
+) -> None:
+    async with supervise(component("web"), component("never", enabled=False)) as supervisor:
+        await supervisor.start(["web", "never"], "operator")
+        await supervisor.stop(["web", "never"], "operator")
+        specs = supervisor.specs
+    for name, record in world.state.records.items():
+        view = afresh(record, specs[name], "/log")
+        world.state.put(to_record(view, record.definition, 0.0, world.world.clock))
+    assert returning(world) == ["web"]
+
+
+async def test_component_that_was_never_started_is_remembered_all_the_same(
+    supervise: Supervise, world: FakeWorld, autojump_clock: MockClock
+) -> None:
+    async with supervise(component("web"), component("never", enabled=False)):
+        assert [(name, record.life) for name, record in world.state.records.items()] == [("web", 0), ("never", 0)]
 
 
 async def test_what_is_to_return_stays_so_until_it_is_started(
