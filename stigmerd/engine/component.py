@@ -19,7 +19,7 @@ from stigmerd.core.event import Entry
 from stigmerd.core.exit_status import ExitStatus, judge
 from stigmerd.core.exit_status import Verdict as ExitVerdict
 from stigmerd.core.health import Streak, Verdict
-from stigmerd.core.lifecycle import Command, Event, FailedBecause, Phase, State, step
+from stigmerd.core.lifecycle import Command, Event, FailedBecause, Phase, State, step, under_policy
 from stigmerd.core.record import Identity
 from stigmerd.core.spec import ComponentSpec, ProbeKind, ProcessSpec
 from stigmerd.core.status import ExitDocument
@@ -330,10 +330,13 @@ class Component:
 
     def _take_spec(self, spec: ComponentSpec, returns: bool) -> None:
         probes_changed = dict(spec.probes) != dict(self._spec.probes)
+        state = self._state
+        if spec.restart.recovery != self._spec.restart.recovery:
+            state = under_policy(state, trio.current_time(), spec.restart)
         self._world.logs.rule(spec.name, spec.log)
         self._definition = spec.definition
-        self._show(spec=spec, returns=returns or self._view.returns)
-        if probes_changed and self._tenure is not None and self._checkup is not None:
+        self._show(spec=spec, state=state, returns=returns or self._view.returns)
+        if probes_changed and self._tenure is not None and self._state.phase in {Phase.STARTING, Phase.RUNNING}:
             self._stop_checkup()
             self._show(probes={})
             self._check_up(self._tenure.life)
