@@ -488,6 +488,18 @@ async def test_reload_restarts_what_is_wanted_up_and_nothing_that_is_down(
         assert [supervisor.component(name).view.phase for name in ("down", "leaves")] == [Phase.DOWN, Phase.DOWN]
 
 
+async def test_restart_by_an_operator_empties_the_budget_and_leaves_the_last_delay_known(
+    supervise: Supervise, world: FakeWorld, autojump_clock: MockClock
+) -> None:
+    async with supervise(component()) as supervisor:
+        await supervisor.start(["web"], "operator")
+        world.launcher.last("web").exit(ExitStatus(code=1))
+        await supervisor.board.wait_view("web", lambda v: v.phase is Phase.RUNNING and v.state.life == 2)
+        await supervisor.restart(["web"], "operator")
+        shown = supervisor.component("web").view.to_document(trio.current_time(), 0.0)
+    assert (shown.restarts, shown.restarts_in_window, shown.backoff) == (1, 0, 1.0)
+
+
 async def reload(supervisor: Supervisor, *specs: ComponentSpec) -> None:
     new = {spec.name: spec for spec in specs}
     await supervisor.apply(new, supervisor.plan(new))
