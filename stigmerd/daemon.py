@@ -40,8 +40,8 @@ from stigmerd.core.exit_status import ExitStatus
 from stigmerd.core.explain import TAIL_LINES, build_report
 from stigmerd.core.lifecycle import LIVE_PHASES, Phase
 from stigmerd.core.order import Change
-from stigmerd.core.record import DaemonRecord
-from stigmerd.core.spec import StackSpec
+from stigmerd.core.record import ComponentRecord, DaemonRecord
+from stigmerd.core.spec import ComponentSpec, StackSpec
 from stigmerd.core.status import (
     ComponentDocument,
     DaemonDocument,
@@ -54,7 +54,7 @@ from stigmerd.engine.board import View
 from stigmerd.engine.journal import rfc3339
 from stigmerd.engine.operations import Answer, EventFeed, Refusal, RefusedError
 from stigmerd.engine.ports import Life, World
-from stigmerd.engine.restore import afresh, is_to_return, restored_view
+from stigmerd.engine.restore import afresh, is_to_return, restored_view, to_record
 from stigmerd.engine.supervisor import Supervisor
 from stigmerd.engine.telling import Teller
 
@@ -250,8 +250,9 @@ class Daemon:
             boot_id=boot_id,
         )
         self._events = events
+        views = self._go_on() if crashed else self._start_over()
         self._remember(clean=False)
-        self._supervisor = Supervisor(self._stack.components, world, self._restored(crashed))
+        self._supervisor = Supervisor(self._stack.components, world, views)
         await nursery.start(self._log_events)
         self._supervisor.journal.record("daemon_started", pid=os.getpid(), version=__version__)
         for problem in self._loaded.problems:
@@ -295,18 +296,25 @@ class Daemon:
                 f"{', '.join(alive)}. End them with `stigmer server stop` first, or start without --config"
             )
 
-    def _restored(self, crashed: bool) -> dict[str, View]:
-        views = {}
+    def _go_on(self) -> dict[str, View]:
+        """Every known component as the daemon that died left it."""
         now, boot = trio.current_time(), self._clock.boot()
-        for name, record in self._loaded.components.items():
-            spec = self._stack.components.get(name)
-            if spec is None:
-                continue
-            log_path = self._logs.path(name)
-            views[name] = (
-                restored_view(record, spec, log_path, now, boot) if crashed else afresh(record, spec, log_path)
-            )
+        known = self._known_specs()
+        return {name: restored_view(record, spec, self._logs.path(name), now, boot) for name, record, spec in known}
+
+    def _start_over(self) -> dict[str, View]:
+        """Every known component as if it was never started, which is remembered before this daemon's own
+        record is: from then on whatever the state says is to go on."""
+        views = {}
+        for name, record, spec in self._known_specs():
+            views[name] = view = afresh(record, spec, self._logs.path(name))
+            anew = to_record(view, spec.definition, trio.current_time(), self._clock)
+            self._state.put(msgspec.structs.replace(anew, identity=record.identity))  # its exit is not told yet
         return views
+
+    def _known_specs(self) -> list[tuple[str, ComponentRecord, ComponentSpec]]:
+        specs, known = self._stack.components, self._loaded.components
+        return [(name, record, specs[name]) for name, record in known.items() if name in specs]
 
     def _tell_lost_exits(self, crashed: bool) -> None:
         """Account for lives that nobody adopts: they ended in a reboot, by an operator's hand, or as strays."""

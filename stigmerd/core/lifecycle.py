@@ -170,12 +170,13 @@ def impossible(state: State, context: Context) -> NoReturn:
 
 def come_up(state: State, context: Context) -> Step:
     """Ask the gate, with an empty budget: somebody wants this up."""
-    return _gate(replace(state, wanted=True, charge=False, trial=False, due=None, history=EMPTY, failed_because=None))
+    fresh = replace(state, wanted=True, charge=False, trial=False, due=None, failed_because=None)
+    return _gate(replace(fresh, history=state.history.emptied()))
 
 
 def want(state: State, context: Context) -> Step:
     """Remember that it is wanted up; what is under way goes on. An empty budget comes with it."""
-    return Step(state=replace(state, wanted=True, history=EMPTY, trial=False, due=None))
+    return Step(state=replace(state, wanted=True, history=state.history.emptied(), trial=False, due=None))
 
 
 def rest(state: State, context: Context) -> Step:
@@ -199,14 +200,14 @@ def unwant(state: State, context: Context) -> Step:
 def replace_life(state: State, context: Context) -> Step:
     """End the life to begin another, with an empty budget."""
     return Step(
-        state=replace(state, phase=Phase.STOPPING, wanted=True, due=None, trial=False, history=EMPTY),
+        state=replace(state, phase=Phase.STOPPING, wanted=True, due=None, trial=False, history=state.history.emptied()),
         command=Command.END,
     )
 
 
 def rewant(state: State, context: Context) -> Step:
     """The life is being ended already; afterwards another one begins, with an empty budget."""
-    return Step(state=replace(state, phase=Phase.STOPPING, wanted=True, trial=False, history=EMPTY))
+    return Step(state=replace(state, phase=Phase.STOPPING, wanted=True, trial=False, history=state.history.emptied()))
 
 
 def follow(state: State, context: Context) -> Step:
@@ -252,7 +253,7 @@ def condemn(state: State, context: Context) -> Step:
 
 def recover(state: State, context: Context) -> Step:
     """The trial has lived long enough: the component is running, with an empty budget."""
-    return Step(state=replace(state, trial=False, due=None, history=EMPTY))
+    return Step(state=replace(state, trial=False, due=None, history=state.history.emptied()))
 
 
 def crashed(state: State, context: Context) -> Step:
@@ -324,7 +325,7 @@ def _bury(state: State, context: Context) -> State:
     uptime = context.now - state.spawned_at
     state = replace(state, spawned_at=None, history=state.history.after_life(uptime, context.policy))
     if state.trial and uptime >= context.policy.min_uptime:
-        return replace(state, trial=False, history=EMPTY)
+        return replace(state, trial=False, history=state.history.emptied())
     return state
 
 
@@ -341,6 +342,13 @@ def _fail(state: State, context: Context, because: FailedBecause) -> Step:
             failed_because=because,
         )
     )
+
+
+def under_policy(state: State, now: float, policy: RestartPolicy) -> State:
+    """The state once another policy holds: what is failed waits for its trial from ``now`` on."""
+    if state.phase is not Phase.FAILED or state.failed_because is None:
+        return state
+    return _fail(state, Context(now=now, policy=policy), state.failed_because).state
 
 
 TRANSITIONS: Mapping[Phase, Mapping[Event, Transition]] = {

@@ -43,6 +43,10 @@ class RestartHistory:
         streak = self.streak + 1
         return replace(self, streak=streak, delay=backoff(streak, policy) * (1 + policy.jitter * chance))
 
+    def emptied(self) -> RestartHistory:
+        """With nothing counted against the component; the last delay stays known."""
+        return RestartHistory(delay=self.delay)
+
     def count(self, policy: RestartPolicy, now: float) -> RestartHistory:
         """Count one restart, whose life begins now."""
         return replace(self, counted=(*self.within(policy.window, now), now))

@@ -19,7 +19,7 @@ from stigmerd.core.event import Entry
 from stigmerd.core.exit_status import ExitStatus, judge
 from stigmerd.core.exit_status import Verdict as ExitVerdict
 from stigmerd.core.health import Streak, Verdict
-from stigmerd.core.lifecycle import Command, Event, FailedBecause, Phase, State, step
+from stigmerd.core.lifecycle import Command, Event, FailedBecause, Phase, State, step, under_policy
 from stigmerd.core.record import Identity
 from stigmerd.core.spec import ComponentSpec, ProbeKind, ProcessSpec
 from stigmerd.core.status import ExitDocument
@@ -142,11 +142,12 @@ class Component:
             self.proven.set()
         self._told_exit: Entry | None = None
         """The exit of the present life, where the last daemon wrote it down and died before it was in the state."""
-        self._unsaved = False
+        self._unsaved = restored is None
         self._definition = spec.definition
         self._view = restored or View(spec=spec, log=world.logs.path(spec.name))
         world.logs.rule(spec.name, spec.log)
         board.add(self._view)
+        self._save()  # what is never started is known to whoever asks when no daemon runs
 
     # What the outside may do.
 
@@ -329,10 +330,13 @@ class Component:
 
     def _take_spec(self, spec: ComponentSpec, returns: bool) -> None:
         probes_changed = dict(spec.probes) != dict(self._spec.probes)
+        state = self._state
+        if spec.restart.recovery != self._spec.restart.recovery:
+            state = under_policy(state, trio.current_time(), spec.restart)
         self._world.logs.rule(spec.name, spec.log)
         self._definition = spec.definition
-        self._show(spec=spec, returns=returns or self._view.returns)
-        if probes_changed and self._tenure is not None and self._checkup is not None:
+        self._show(spec=spec, state=state, returns=returns or self._view.returns)
+        if probes_changed and self._tenure is not None and self._state.phase in {Phase.STARTING, Phase.RUNNING}:
             self._stop_checkup()
             self._show(probes={})
             self._check_up(self._tenure.life)
@@ -476,6 +480,9 @@ class Component:
     def _no_spawn(self, reason: str, errno: int | None) -> None:
         message = self._spec.conceal(reason)
         self._teller.unborn(self._state.life, message, errno)
+        self._spawn_refused(message)
+
+    def _spawn_refused(self, message: str) -> None:
         if self._state.phase is Phase.SPAWNING:
             self._show(last_error=message, last_exit=None)
         self._step(Event.NO_SPAWN)
@@ -618,7 +625,8 @@ class Component:
         """A life that ended while no daemon watched and was not reaped yet, or that is not to be."""
         self._told_exit = self._find_told("exited")
         tenure = self._new_tenure(life)
-        tenure.end(self._spec.stop, 0.0)
+        if life.is_alive():  # else it is over without our doing, and no grace of it ran out
+            tenure.end(self._spec.stop, 0.0)
         ended = await tenure.run()
         if not ended.over:
             self._lingering = tenure
@@ -630,13 +638,14 @@ class Component:
 
     def _bury_unknown(self) -> None:
         """Account for a life that never got into the state, though it may have got into the history."""
-        life = self._state.life
-        if self._find_told("starting") is None:
-            if self._find_told("start_failed") is None:
-                self._teller.unborn(life, "the daemon died while it was being started", None)
-        elif self._told_exit is None:
-            self._teller.exited(life, ExitStatus(), None)
-        self._step(Event.NO_SPAWN)
+        if self._find_told("starting") is not None:
+            self._exit_seen(ExitStatus())
+            self._step(Event.SPAWNED)
+            self._step(self._exit_event(None))
+        elif (refused := self._find_told("start_failed")) is not None:
+            self._spawn_refused(refused.message)
+        else:
+            self._no_spawn("the daemon died while it was being started", None)
 
     async def _adopt(self, identity: Identity) -> Life | None:
         order = LaunchOrder(spec=self._spec, life=self._state.life, nonce=identity.nonce)

@@ -85,6 +85,6 @@ def is_to_return(record: ComponentRecord) -> bool:
 def afresh(record: ComponentRecord, spec: ComponentSpec, log: str) -> View:
     """The view of a component whose stack was stopped in order, or whose host was booted anew.
 
-    Only the life number goes on.
+    Only the life number goes on. It is down, and what is enabled is about to be started.
     """
-    return View(spec=spec, log=log, state=State(life=record.life), started_life=record.life)
+    return View(spec=spec, log=log, state=State(life=record.life), started_life=record.life, returns=spec.enabled)

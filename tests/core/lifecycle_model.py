@@ -22,7 +22,7 @@ from stigmerd.core.lifecycle import (
     Step,
     Transition,
 )
-from stigmerd.core.restart import EMPTY, RestartHistory
+from stigmerd.core.restart import RestartHistory
 from stigmerd.core.spec import RestartPolicy, RestartWhen
 
 NOW = 1000.0
@@ -121,11 +121,11 @@ def _is_possible(phase: Phase, event: Event) -> bool:
 
 def _asked_up(state: State, event: Event) -> Step:
     if state.phase in LIFELESS:
-        fresh = replace(state, wanted=True, charge=False, trial=False, due=None, history=EMPTY, failed_because=None)
-        return _gate(fresh)
+        fresh = replace(state, wanted=True, charge=False, trial=False, due=None, failed_because=None)
+        return _gate(replace(fresh, history=_emptied(state)))
     if state.phase in ENDING:
-        return Step(state=replace(state, phase=Phase.STOPPING, wanted=True, trial=False, history=EMPTY))
-    wanted = replace(state, wanted=True, trial=False, due=None, history=EMPTY)
+        return Step(state=replace(state, phase=Phase.STOPPING, wanted=True, trial=False, history=_emptied(state)))
+    wanted = replace(state, wanted=True, trial=False, due=None, history=_emptied(state))
     if event is Event.UP or state.phase is Phase.SPAWNING:
         return Step(state=wanted)
     return _end(wanted)
@@ -147,7 +147,7 @@ def _deadline(state: State) -> Step:
     if state.phase is Phase.FAILED:
         return _gate(replace(state, due=None, charge=True, trial=True, failed_because=None))
     if state.phase in ALIVE:
-        return Step(state=replace(state, trial=False, due=None, history=EMPTY))
+        return Step(state=replace(state, trial=False, due=None, history=_emptied(state)))
     return Step(state=state)
 
 
@@ -191,7 +191,7 @@ def _buried(state: State, policy: RestartPolicy) -> State:
     if not long:
         return state
     if state.trial:
-        return replace(state, trial=False, history=EMPTY)
+        return replace(state, trial=False, history=_emptied(state))
     return replace(state, history=replace(state.history, streak=0))
 
 
@@ -199,6 +199,10 @@ def _failed(state: State, policy: RestartPolicy, because: FailedBecause) -> Step
     hopeless = because in {FailedBecause.FATAL_EXIT, FailedBecause.UNKILLABLE}
     due = NOW + policy.recovery if policy.recovery is not None and not hopeless else None
     return Step(state=replace(state, phase=Phase.FAILED, due=due, charge=False, trial=False, failed_because=because))
+
+
+def _emptied(state: State) -> RestartHistory:
+    return RestartHistory(delay=state.history.delay)
 
 
 def _down(state: State) -> Step:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import trio
 from trio.testing import MockClock
 
 from stigmerd.core.event import Entry
+from stigmerd.core.exit_status import ExitStatus
 from stigmerd.core.lifecycle import Phase, State
 from stigmerd.core.record import ComponentRecord, Identity
+from stigmerd.core.spec import RestartPolicy, RestartWhen
+from stigmerd.core.status import ExitDocument
 from stigmerd.engine.board import View
 from stigmerd.engine.operations import Answer
-from stigmerd.engine.restore import is_to_return, restored_view
+from stigmerd.engine.restore import afresh, is_to_return, restored_view, to_record
 from tests.engine.conftest import Supervise
-from tests.engine.fakes import BOOT_ID, FakeWorld, Program, component
+from tests.engine.fakes import BOOT_ID, FakeLife, FakeWorld, Program, component
 
 LIFE = Identity(nonce="3-abc", boot_id=BOOT_ID, pid=4711, start_ticks=1)
 
@@ -56,9 +61,13 @@ async def test_spawn_that_the_daemon_did_not_outlive_is_a_failed_start(
     supervise: Supervise, world: FakeWorld, autojump_clock: MockClock
 ) -> None:
     intent = Identity(nonce="3-abc", boot_id=BOOT_ID)
-    async with supervise(component(), restored={"web": left(Phase.SPAWNING, intent)}) as supervisor:
+    before = replace(left(Phase.SPAWNING, intent), last_error="exited with code 3", last_exit=ExitDocument(code=3))
+    async with supervise(component(), restored={"web": before}) as supervisor:
         await supervisor.wait_proven()
+        view = supervisor.component("web").view
     assert world.events.of("web") == ["start_failed", "restarting"]
+    assert world.events.entries[-1].reason == "spawn"
+    assert (view.last_error, view.last_exit) == ("the daemon died while it was being started", None)
 
 
 async def test_spawn_that_was_told_and_ended_as_a_stray_has_its_exit(
@@ -69,6 +78,31 @@ async def test_spawn_that_was_told_and_ended_as_a_stray_has_its_exit(
     async with supervise(component(), restored={"web": left(Phase.SPAWNING, intent)}) as supervisor:
         await supervisor.wait_proven()
     assert world.events.of("web") == ["starting", "running", "exited", "restarting"]
+
+
+async def test_work_that_was_done_before_the_spawn_was_in_the_state_is_complete(
+    supervise: Supervise, world: FakeWorld, autojump_clock: MockClock
+) -> None:
+    told(world, "starting", "running")
+    told(world, "exited", code=0)
+    spec = component(restart=RestartPolicy(when=RestartWhen.ON_FAILURE))
+    before = replace(left(Phase.SPAWNING, Identity(nonce="3-abc", boot_id=BOOT_ID)), spec=spec)
+    async with supervise(spec, restored={"web": before}) as supervisor:
+        await supervisor.wait_proven()
+        assert supervisor.component("web").view.phase is Phase.COMPLETED
+
+
+async def test_life_that_is_found_dead_was_not_killed(
+    supervise: Supervise, world: FakeWorld, autojump_clock: MockClock
+) -> None:
+    zombie = FakeLife(Program(), LIFE)
+    zombie.exit(ExitStatus(code=3))
+    world.launcher.adoptable[LIFE.nonce] = zombie
+    async with supervise(component(), restored={"web": left(Phase.RUNNING)}) as supervisor:
+        await supervisor.wait_proven()
+        assert supervisor.component("web").view.last_error == "exited with code 3"
+    assert world.events.of("web") == ["exited", "restarting"]
+    assert zombie.released
 
 
 def returning(world: FakeWorld) -> list[str]:
@@ -100,6 +134,26 @@ async def test_daemon_that_dies_in_a_restart_of_several_starts_them_the_next_tim
         await supervisor.board.wait_view("web", lambda view: view.phase is Phase.RUNNING)
         seen.append(returning(world))
     assert seen == [["web"], []]
+
+
+async def test_what_starts_afresh_is_started_also_by_the_next_daemon_if_this_one_dies_before(
+    supervise: Supervise, world: FakeWorld, autojump_clock: MockClock
+) -> None:
+    async with supervise(component("web"), component("never", enabled=False)) as supervisor:
+        await supervisor.start(["web", "never"], "operator")
+        await supervisor.stop(["web", "never"], "operator")
+        specs = supervisor.specs
+    for name, record in world.state.records.items():
+        view = afresh(record, specs[name], "/log")
+        world.state.put(to_record(view, record.definition, 0.0, world.world.clock))
+    assert returning(world) == ["web"]
+
+
+async def test_component_that_was_never_started_is_remembered_all_the_same(
+    supervise: Supervise, world: FakeWorld, autojump_clock: MockClock
+) -> None:
+    async with supervise(component("web"), component("never", enabled=False)):
+        assert [(name, record.life) for name, record in world.state.records.items()] == [("web", 0), ("never", 0)]
 
 
 async def test_what_is_to_return_stays_so_until_it_is_started(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -13,6 +14,7 @@ from stigmerd.core.exit_status import ExitStatus
 from stigmerd.core.health import Outcome
 from stigmerd.core.lifecycle import Phase
 from stigmerd.core.spec import (
+    ComponentSpec,
     Condition,
     ProbeSpec,
     ProcessHandler,
@@ -23,6 +25,7 @@ from stigmerd.core.spec import (
 )
 from stigmerd.engine.operations import Answer
 from stigmerd.engine.ports import Shut
+from stigmerd.engine.supervisor import Supervisor
 from tests.engine.conftest import Supervise
 from tests.engine.fakes import FakeWorld, Program, component
 
@@ -507,6 +510,53 @@ async def test_reload_restarts_what_is_wanted_up_and_nothing_that_is_down(
         await supervisor.apply(new, change)
         await supervisor.board.wait_view("hand", lambda v: v.phase is Phase.RUNNING and v.state.life == 2)
         assert [supervisor.component(name).view.phase for name in ("down", "leaves")] == [Phase.DOWN, Phase.DOWN]
+
+
+async def test_restart_by_an_operator_empties_the_budget_and_leaves_the_last_delay_known(
+    supervise: Supervise, world: FakeWorld, autojump_clock: MockClock
+) -> None:
+    async with supervise(component()) as supervisor:
+        await supervisor.start(["web"], "operator")
+        world.launcher.last("web").exit(ExitStatus(code=1))
+        await supervisor.board.wait_view("web", lambda v: v.phase is Phase.RUNNING and v.state.life == 2)
+        await supervisor.restart(["web"], "operator")
+        shown = supervisor.component("web").view.to_document(trio.current_time(), 0.0)
+    assert (shown.restarts, shown.restarts_in_window, shown.backoff) == (1, 0, 1.0)
+
+
+async def reload(supervisor: Supervisor, *specs: ComponentSpec) -> None:
+    new = {spec.name: spec for spec in specs}
+    await supervisor.apply(new, supervisor.plan(new))
+
+
+async def test_probe_that_a_reload_adds_looks_at_the_life_that_had_none(
+    supervise: Supervise, world: FakeWorld, autojump_clock: MockClock
+) -> None:
+    async with supervise(component()) as supervisor:
+        await supervisor.start(["web"], "operator")
+        await reload(supervisor, component(readiness=probe()))
+        view = await supervisor.board.wait_view("web", lambda v: v.ready)
+        assert (view.state.life, len(view.probes)) == (1, 1)
+        await reload(supervisor, component())
+        await reload(supervisor, component(liveness=probe(failure_threshold=1)))
+        world.probes.answers["web"] = Outcome(passed=False)
+        await supervisor.board.wait_view("web", lambda v: v.phase is Phase.CONDEMNED)
+    assert world.events.of("web")[:5] == ["starting", "running", "ready", "unready", "ready"]
+
+
+async def test_recovery_that_a_reload_sets_is_waited_from_then_on(
+    supervise: Supervise, world: FakeWorld, autojump_clock: MockClock
+) -> None:
+    world.launcher.programs["web"] = Program(lives_for=0.0)
+    once = RestartPolicy(max_restarts=0)
+    async with supervise(component(restart=once)) as supervisor:
+        await supervisor.begin(["web"], None)
+        await supervisor.board.wait_view("web", lambda v: v.phase is Phase.FAILED)
+        await trio.sleep(100)
+        began = trio.current_time()
+        await reload(supervisor, component(restart=replace(once, recovery=30.0)))
+        await supervisor.board.wait_view("web", lambda v: v.state.life == 2)
+    assert world.launcher.starts("web")[1] - began == pytest.approx(30)
 
 
 async def test_start_with_no_time_to_wait_finds_what_runs_already(

@@ -11,7 +11,7 @@ from datetime import datetime
 
 import pytest
 
-from tests.system.daemons import Stack, is_alive, kill, wait_until
+from tests.system.daemons import LIMIT, Stack, is_alive, kill, wait_until
 
 pytestmark = pytest.mark.crashes
 
@@ -258,6 +258,22 @@ def test_everything_that_was_stopped_without_a_daemon_starts_afresh(home: Stack)
     again = home.wait_state("a", "running", life=2)
     assert (again["restarts"], again["adopted"]) == (0, False)
     assert [entry["event"] for entry in home.events("a")].count("exited") == 1
+
+
+def test_what_is_disabled_and_ran_before_an_ordered_stop_is_not_started_after_a_crash(home: Stack) -> None:
+    extra = '[component.extra]\ncommand = "sleep 1000"\nenabled = false\n'
+    home.configure(f'[component.web]\ncommand = "sleep 1000"\n{extra}')
+    home.start()
+    home.call("start", names=["extra"])
+    assert home.daemon is not None
+    home.daemon.send_signal(signal.SIGTERM)
+    assert home.daemon.wait(LIMIT) == 0
+    home.start()
+    home.wait_state("web", "running")
+    home.kill()
+    home.start()
+    home.wait_state("web", "running")
+    assert home.component("extra")["state"] == "stopped"
 
 
 def test_what_was_stopped_by_name_without_a_daemon_stays_stopped(home: Stack) -> None:
