@@ -54,7 +54,7 @@ from stigmerd.engine.board import View
 from stigmerd.engine.journal import rfc3339
 from stigmerd.engine.operations import Answer, EventFeed, Refusal, RefusedError
 from stigmerd.engine.ports import Life, World
-from stigmerd.engine.restore import afresh, is_to_return, restored_view
+from stigmerd.engine.restore import is_to_return, restored_view, unborn_view
 from stigmerd.engine.supervisor import Supervisor
 from stigmerd.engine.telling import Teller
 
@@ -304,21 +304,27 @@ class Daemon:
                 continue
             log_path = self._logs.path(name)
             views[name] = (
-                restored_view(record, spec, log_path, now, boot) if crashed else afresh(record, spec, log_path)
+                restored_view(record, spec, log_path, now, boot)
+                if crashed
+                else unborn_view(spec, log_path, record.life)
             )
         return views
 
     def _tell_lost_exits(self, crashed: bool) -> None:
         """Account for lives that nobody adopts: they ended in a reboot, by an operator's hand, or as strays."""
         known = self._loaded.components.values()
-        lost = [r for r in known if r.identity and not (crashed and r.name in self._stack.components)]
-        history = self._events.read_since(0) if lost else []
-        begun = {(e.component, e.life) for e in history if e.event == "starting"}
+        records = [r for r in known if r.identity and not (crashed and r.name in self._stack.components)]
+        is_lost = self._loaded.daemon is None and self._events.last_seq > 0
+        history = self._events.read_since(0) if records or is_lost else []
+        begun = [(e.component, e.life) for e in history if e.component and e.life and e.event == "starting"]
         ended = {(e.component, e.life) for e in history if e.event == "exited"}
-        for record in lost:
-            life = (record.name, record.life)
-            if life not in ended and (life in begun or record.phase in LIVE):
-                Teller(record.name, self._supervisor.journal, self._logs).exited(record.life, ExitStatus(), None)
+        over = [(r.name, r.life) for r in records if r.phase in LIVE or (r.name, r.life) in begun]
+        if is_lost:  # the state, that is: the history still knows which lives there were
+            self._state.recall({e.component: e.life for e in history if e.component and e.life})
+            over = begun
+        for name, life in over:
+            if (name, life) not in ended:
+                Teller(name, self._supervisor.journal, self._logs).exited(life, ExitStatus(), None)
 
     async def _end_strays(self, crashed: bool) -> None:
         """End what belongs to this home and what no record claims, before anything starts."""

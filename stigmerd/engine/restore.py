@@ -82,9 +82,7 @@ def is_to_return(record: ComponentRecord) -> bool:
     return record.wanted and record.phase == Phase.DOWN.name
 
 
-def afresh(record: ComponentRecord, spec: ComponentSpec, log: str) -> View:
-    """The view of a component whose stack was stopped in order, or whose host was booted anew.
-
-    Only the life number goes on.
-    """
-    return View(spec=spec, log=log, state=State(life=record.life), started_life=record.life)
+def unborn_view(spec: ComponentSpec, log: str, last_life: int) -> View:
+    """The view of a component of which nothing goes on but the life number: its stack was stopped in
+    order, its host booted anew, or it was removed from the configuration and has come back."""
+    return View(spec=spec, log=log, state=State(life=last_life), started_life=last_life)

@@ -20,6 +20,7 @@ from stigmerd.engine.component import Component
 from stigmerd.engine.journal import Journal
 from stigmerd.engine.operations import Answer
 from stigmerd.engine.ports import World
+from stigmerd.engine.restore import unborn_view
 
 START_TIMEOUT = 60.0
 """Seconds that a start waits where the operator names no timeout."""
@@ -81,6 +82,8 @@ class Supervisor:
 
     def _add(self, spec: ComponentSpec, restored: View | None) -> None:
         assert self._nursery is not None
+        if restored is None and (life := self._world.state.last_life(spec.name)):
+            restored = unborn_view(spec, self._world.logs.path(spec.name), life)
         component = Component(
             spec,
             self._world,

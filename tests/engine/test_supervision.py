@@ -485,6 +485,19 @@ async def test_reload_restarts_what_is_wanted_up_and_nothing_that_is_down(
         assert [supervisor.component(name).view.phase for name in ("down", "leaves")] == [Phase.DOWN, Phase.DOWN]
 
 
+async def test_component_that_was_removed_and_comes_back_goes_on_numbering_its_lives(
+    supervise: Supervise, world: FakeWorld, autojump_clock: MockClock
+) -> None:
+    only_a = {"a": component("a")}
+    both = {**only_a, "b": component("b")}
+    async with supervise(*both.values()) as supervisor:
+        await supervisor.start(["b"], "operator")
+        await supervisor.apply(only_a, supervisor.plan(only_a))
+        await supervisor.apply(both, supervisor.plan(both))
+        await supervisor.board.wait_view("b", lambda v: v.phase is Phase.RUNNING)
+        assert supervisor.component("b").view.state.life == 2
+
+
 async def test_start_with_no_time_to_wait_finds_what_runs_already(
     supervise: Supervise, world: FakeWorld, autojump_clock: MockClock
 ) -> None:
