@@ -107,6 +107,9 @@ class SystemClock:
 INHERITANCE = "STIGMERD_INHERITANCE"
 """Private to the daemon: what a program that replaced itself hands to its successor."""
 
+BACKGROUND = "STIGMERD_BACKGROUND"
+"""Private to the daemon: set by whoever starts it in the background."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inheritance:
@@ -134,6 +137,7 @@ class Start:
     ``environment`` is the daemon's own as it was at the start, less what is private to it.
     ``children_nofile`` is the soft limit of descriptors that children get. ``listener`` was
     inherited from the program that this process was before. ``arguments`` are the command line's.
+    In the ``foreground`` the daemon's log goes to stderr too.
     """
 
     home: Home
@@ -145,6 +149,7 @@ class Start:
     lock: int
     listener: socket.socket | None = None
     arguments: tuple[str, ...] = ()
+    foreground: bool = True
 
 
 class StartError(Exception):
@@ -624,6 +629,7 @@ class Daemon:
             raise RefusedError(
                 Refusal.FAILED, f"the new program does not load this configuration, nothing was changed: {said}"
             )
+        self._refuse_while_closing()  # a shutdown that began meanwhile has the last word
         self._reexec = True
         self._end.set()
 
@@ -659,6 +665,8 @@ class Daemon:
         listener.set_inheritable(True)
         inherited = Inheritance(lock=self._start.lock, listener=listener.fileno(), nofile=self._start.children_nofile)
         environment = {**self._start.environment, INHERITANCE: inherited.to_text()}
+        if not self._start.foreground:
+            environment[BACKGROUND] = "1"
         hold_signals()
         os.execve(sys.executable, self._command_line(), environment)
 
