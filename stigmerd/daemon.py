@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -54,7 +54,7 @@ from stigmerd.engine.board import View
 from stigmerd.engine.journal import rfc3339
 from stigmerd.engine.operations import Answer, EventFeed, Refusal, RefusedError
 from stigmerd.engine.ports import Life, World
-from stigmerd.engine.restore import is_to_return, restored_view, unborn_view
+from stigmerd.engine.restore import is_to_return, restored_view, to_record, unborn_view
 from stigmerd.engine.supervisor import Supervisor
 from stigmerd.engine.telling import Teller
 
@@ -255,7 +255,6 @@ class Daemon:
             boot_id=boot_id,
         )
         self._events = events
-        self._remember(clean=False)
         self._supervisor = Supervisor(self._stack.components, world, self._restored(crashed))
         await nursery.start(self._log_events)
         self._supervisor.journal.record("daemon_started", pid=os.getpid(), version=__version__)
@@ -263,6 +262,9 @@ class Daemon:
             log.warning("%s", problem)
         await self._end_strays(crashed)
         self._tell_lost_exits(crashed)
+        if not crashed:
+            self._begin_records()
+        self._remember(clean=False)
         nursery.start_soon(self._processes.serve)
         await nursery.start(self._supervisor.run)
         nursery.start_soon(self._maintain)
@@ -345,6 +347,15 @@ class Daemon:
         for name in self._loaded.components:
             if name not in self._stack.components:
                 self._state.forget(name)
+
+    def _begin_records(self) -> None:
+        """Replace what was true of the stack that was stopped, before this daemon can die: what is enabled
+        is wanted up now, and nothing else is."""
+        now = trio.current_time()
+        for name, spec in self._stack.components.items():
+            view = unborn_view(spec, self._logs.path(name), self._state.last_life(name))
+            returns = replace(view, returns=spec.enabled)
+            self._state.put(to_record(returns, spec.definition, now, self._clock))
 
     async def _begin(self, crashed: bool) -> None:
         """Start what is enabled. After a crash: what is new, anew what has another definition, and what
