@@ -99,10 +99,17 @@ def docs(session: nox.Session) -> None:
 
 
 @nox.session
-def soak(session: nox.Session) -> None:
-    """The tests that take minutes."""
+def sweep(session: nox.Session) -> None:
+    """The tests that take minutes or hours: a death at every system call, a race at every offset."""
     install(session)
     session.run("pytest", "-m", "slow", *session.posargs)
+
+
+@nox.session
+def soak(session: nox.Session) -> None:
+    """Minutes of random trouble; `nox -s soak -- --seed N --minutes M` repeats a run, or makes it longer."""
+    install(session)
+    session.run("pytest", "-s", "tests/system/test_soak.py", "--minutes", "5", *session.posargs)
 
 
 @nox.session

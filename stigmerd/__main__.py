@@ -70,7 +70,7 @@ def _run(
     home = Home.at(options.home or default_home(environment))
     if options.check:
         heed_signals()
-        return _check(home.path, options.config, environment)
+        return _check(home, options.config, environment)
     os.environ.pop("STIGMERD_INHERITANCE", None)
     try:
         home.prepare()
@@ -107,6 +107,7 @@ def _supervise(
         lock=legacy.lock if legacy else home.take_lock(),
         listener=socket.socket(fileno=legacy.listener) if legacy else None,
         arguments=tuple(arguments),
+        foreground=foreground,
     )
     for fd in (legacy.lock, legacy.listener) if legacy else ():
         os.set_inheritable(fd, False)
@@ -137,14 +138,17 @@ def _supervise(
         ignore_signals()
 
 
-def _check(home: str, config: str | None, environment: Mapping[str, str]) -> int:
-    """Load the configuration and nothing else: what a daemon asks of the program that is to replace it."""
+def _check(home: Home, config: str | None, environment: Mapping[str, str]) -> int:
+    """Look at the home, load the configuration and nothing else: what a daemon asks of the program that is
+    to replace it."""
+    from stigmerd.adapters.store import HomeError
     from stigmerd.config.load import load_stack
     from stigmerd.config.problems import ConfigError
 
     try:
-        load_stack(config, home=home, environ=environment)
-    except ConfigError as exc:
+        home.check()
+        load_stack(config, home=home.path, environ=environment)
+    except (ConfigError, HomeError) as exc:
         say(str(exc))
         return 2
     return 0

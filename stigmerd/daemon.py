@@ -40,8 +40,8 @@ from stigmerd.core.exit_status import ExitStatus
 from stigmerd.core.explain import TAIL_LINES, build_report
 from stigmerd.core.lifecycle import LIVE_PHASES, Phase
 from stigmerd.core.order import Change
-from stigmerd.core.record import ComponentRecord, DaemonRecord
-from stigmerd.core.spec import ComponentSpec, StackSpec
+from stigmerd.core.record import DaemonRecord
+from stigmerd.core.spec import StackSpec
 from stigmerd.core.status import (
     ComponentDocument,
     DaemonDocument,
@@ -54,7 +54,7 @@ from stigmerd.engine.board import View
 from stigmerd.engine.journal import rfc3339
 from stigmerd.engine.operations import Answer, EventFeed, Refusal, RefusedError
 from stigmerd.engine.ports import Life, World
-from stigmerd.engine.restore import afresh, is_to_return, restored_view, to_record
+from stigmerd.engine.restore import is_to_return, restored_view
 from stigmerd.engine.supervisor import Supervisor
 from stigmerd.engine.telling import Teller
 
@@ -107,6 +107,9 @@ class SystemClock:
 INHERITANCE = "STIGMERD_INHERITANCE"
 """Private to the daemon: what a program that replaced itself hands to its successor."""
 
+BACKGROUND = "STIGMERD_BACKGROUND"
+"""Private to the daemon: set by whoever starts it in the background."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inheritance:
@@ -134,6 +137,7 @@ class Start:
     ``environment`` is the daemon's own as it was at the start, less what is private to it.
     ``children_nofile`` is the soft limit of descriptors that children get. ``listener`` was
     inherited from the program that this process was before. ``arguments`` are the command line's.
+    In the ``foreground`` the daemon's log goes to stderr too.
     """
 
     home: Home
@@ -145,6 +149,7 @@ class Start:
     lock: int
     listener: socket.socket | None = None
     arguments: tuple[str, ...] = ()
+    foreground: bool = True
 
 
 class StartError(Exception):
@@ -250,9 +255,7 @@ class Daemon:
             boot_id=boot_id,
         )
         self._events = events
-        views = self._go_on() if crashed else self._start_over()
-        self._remember(clean=False)
-        self._supervisor = Supervisor(self._stack.components, world, views)
+        self._supervisor = Supervisor(self._stack.components, world, self._left_by_the_dead() if crashed else {})
         await nursery.start(self._log_events)
         self._supervisor.journal.record("daemon_started", pid=os.getpid(), version=__version__)
         for problem in self._loaded.problems:
@@ -261,6 +264,8 @@ class Daemon:
         self._tell_lost_exits(crashed)
         nursery.start_soon(self._processes.serve)
         await nursery.start(self._supervisor.run)
+        # From here on the records of the components are this daemon's: whatever they say is to go on.
+        self._remember(clean=False)
         nursery.start_soon(self._maintain)
         nursery.start_soon(self._begin, crashed)
 
@@ -296,37 +301,31 @@ class Daemon:
                 f"{', '.join(alive)}. End them with `stigmer server stop` first, or start without --config"
             )
 
-    def _go_on(self) -> dict[str, View]:
+    def _left_by_the_dead(self) -> dict[str, View]:
         """Every known component as the daemon that died left it."""
         now, boot = trio.current_time(), self._clock.boot()
-        known = self._known_specs()
-        return {name: restored_view(record, spec, self._logs.path(name), now, boot) for name, record, spec in known}
-
-    def _start_over(self) -> dict[str, View]:
-        """Every known component as if it was never started, which is remembered before this daemon's own
-        record is: from then on whatever the state says is to go on."""
-        views = {}
-        for name, record, spec in self._known_specs():
-            views[name] = view = afresh(record, spec, self._logs.path(name))
-            anew = to_record(view, spec.definition, trio.current_time(), self._clock)
-            self._state.put(msgspec.structs.replace(anew, identity=record.identity))  # its exit is not told yet
-        return views
-
-    def _known_specs(self) -> list[tuple[str, ComponentRecord, ComponentSpec]]:
         specs, known = self._stack.components, self._loaded.components
-        return [(name, record, specs[name]) for name, record in known.items() if name in specs]
+        return {
+            name: restored_view(record, specs[name], self._logs.path(name), now, boot)
+            for name, record in known.items()
+            if name in specs
+        }
 
     def _tell_lost_exits(self, crashed: bool) -> None:
         """Account for lives that nobody adopts: they ended in a reboot, by an operator's hand, or as strays."""
         known = self._loaded.components.values()
-        lost = [r for r in known if r.identity and not (crashed and r.name in self._stack.components)]
-        history = self._events.read_since(0) if lost else []
-        begun = {(e.component, e.life) for e in history if e.event == "starting"}
+        records = [r for r in known if r.identity and not (crashed and r.name in self._stack.components)]
+        is_lost = self._loaded.daemon is None and self._events.last_seq > 0
+        history = self._events.read_since(0) if records or is_lost else []
+        begun = [(e.component, e.life) for e in history if e.component and e.life and e.event == "starting"]
         ended = {(e.component, e.life) for e in history if e.event == "exited"}
-        for record in lost:
-            life = (record.name, record.life)
-            if life not in ended and (life in begun or record.phase in LIVE):
-                Teller(record.name, self._supervisor.journal, self._logs).exited(record.life, ExitStatus(), None)
+        over = [(r.name, r.life) for r in records if r.phase in LIVE or (r.name, r.life) in begun]
+        if is_lost:  # the state, that is: the history still knows which lives there were
+            self._state.recall({e.component: e.life for e in history if e.component and e.life})
+            over = begun
+        for name, life in over:
+            if (name, life) not in ended:
+                Teller(name, self._supervisor.journal, self._logs).exited(life, ExitStatus(), None)
 
     async def _end_strays(self, crashed: bool) -> None:
         """End what belongs to this home and what no record claims, before anything starts."""
@@ -626,6 +625,7 @@ class Daemon:
             raise RefusedError(
                 Refusal.FAILED, f"the new program does not load this configuration, nothing was changed: {said}"
             )
+        self._refuse_while_closing()  # a shutdown that began meanwhile has the last word
         self._reexec = True
         self._end.set()
 
@@ -661,6 +661,8 @@ class Daemon:
         listener.set_inheritable(True)
         inherited = Inheritance(lock=self._start.lock, listener=listener.fileno(), nofile=self._start.children_nofile)
         environment = {**self._start.environment, INHERITANCE: inherited.to_text()}
+        if not self._start.foreground:
+            environment[BACKGROUND] = "1"
         hold_signals()
         os.execve(sys.executable, self._command_line(), environment)
 

@@ -25,6 +25,12 @@ hypothesis.settings.register_profile("ci", max_examples=200, deadline=None, prin
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if ON_CI else "dev"))
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """What the soak is told: ``nox -s soak -- --seed N --minutes M``."""
+    parser.addoption("--seed", type=int, default=None, help="repeat the soak with this seed")
+    parser.addoption("--minutes", type=float, default=1.0, help="how long to soak (default: %(default)s)")
+
+
 def find_unexcused_skips(reports: list[pytest.TestReport]) -> list[str]:
     """One line for each skip that has another reason than the platform."""
     unexcused = []

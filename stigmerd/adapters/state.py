@@ -18,7 +18,7 @@ import json
 import os
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
@@ -49,13 +49,18 @@ class Loaded:
 
 
 class _Document(msgspec.Struct, kw_only=True):
-    """``state.json``. ``sequence`` is the number of the last change in it."""
+    """``state.json``. ``sequence`` is the number of the last change in it.
+
+    ``past_lives`` are the last life numbers of components that were removed: should one come back,
+    its lives must not be taken for those that the history knows already.
+    """
 
     schema: int = SCHEMA
     sequence: int = 0
     last_seq: int = 0
     daemon: DaemonRecord | None = None
     components: dict[str, ComponentRecord] = msgspec.field(default_factory=dict)
+    past_lives: dict[str, int] = msgspec.field(default_factory=dict)
 
 
 class _Change(msgspec.Struct, kw_only=True):
@@ -128,14 +133,24 @@ class StateFiles:
     def put(self, record: ComponentRecord) -> None:
         """Keep the newest record of a component: the daemon may die right after. Never raises."""
         with self._lock:
-            self._document.components[record.name] = record
+            _put(record, self._document)
             self._write_change(record.name, put=record)
 
     def forget(self, component: str) -> None:
         """Drop the record of a component that was removed from the configuration. Never raises."""
         with self._lock:
-            self._document.components.pop(component, None)
+            _forget(component, self._document)
             self._write_change(component, forget=component)
+
+    def last_life(self, component: str) -> int:
+        """The number of a component's last life, removed since or not; 0 if it never had one."""
+        record = self._document.components.get(component)
+        return record.life if record is not None else self._document.past_lives.get(component, 0)
+
+    def recall(self, lives: Mapping[str, int]) -> None:
+        """Learn of lives that are known from elsewhere only, where the records of them were lost."""
+        with self._lock:
+            self._document.past_lives.update(lives)
 
     def set_daemon(self, record: DaemonRecord) -> None:
         """Keep the daemon's own record. Never raises."""
@@ -154,7 +169,11 @@ class StateFiles:
                 self._write_unwritten()
                 if self._document.sequence == self._saved_sequence and os.path.lexists(self._path):
                     return
-                snapshot = msgspec.structs.replace(self._document, components=dict(self._document.components))
+                snapshot = msgspec.structs.replace(
+                    self._document,
+                    components=dict(self._document.components),
+                    past_lives=dict(self._document.past_lives),
+                )
                 self._start_new_changes()
             self._save(snapshot)
 
@@ -325,6 +344,8 @@ def _decode_document(content: bytes) -> _Document:
             raise _UnusableError(f"{name!r} holds the record of {record.name!r}")
     if document.daemon is not None:
         _check_daemon(document.daemon)
+    if not all(0 <= life <= _MAX_NUMBER for life in document.past_lives.values()):
+        raise _UnusableError("its numbers are out of range")
     return document
 
 
@@ -366,11 +387,22 @@ def _decode_change(line: bytes) -> _Change:
 def _apply(change: _Change, document: _Document) -> None:
     document.sequence = change.sequence
     if change.put is not None:
-        document.components[change.put.name] = change.put
+        _put(change.put, document)
     if change.forget is not None:
-        document.components.pop(change.forget, None)
+        _forget(change.forget, document)
     if change.daemon is not None:
         document.daemon = change.daemon
+
+
+def _put(record: ComponentRecord, document: _Document) -> None:
+    document.components[record.name] = record
+    document.past_lives.pop(record.name, None)
+
+
+def _forget(component: str, document: _Document) -> None:
+    record = document.components.pop(component, None)
+    if record is not None and record.life:
+        document.past_lives[component] = record.life
 
 
 def _check_record(record: ComponentRecord) -> None:

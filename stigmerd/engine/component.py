@@ -36,7 +36,7 @@ from stigmerd.engine.ports import (
     SpawnFailedError,
     World,
 )
-from stigmerd.engine.restore import to_record
+from stigmerd.engine.restore import to_record, unborn_view
 from stigmerd.engine.telling import Condemnation, Teller
 
 SPAWN_BOUND = 10.0
@@ -144,7 +144,7 @@ class Component:
         """The exit of the present life, where the last daemon wrote it down and died before it was in the state."""
         self._unsaved = restored is None
         self._definition = spec.definition
-        self._view = restored or View(spec=spec, log=world.logs.path(spec.name))
+        self._view = restored or unborn_view(spec, world.logs.path(spec.name), world.state.last_life(spec.name))
         world.logs.rule(spec.name, spec.log)
         board.add(self._view)
         self._save()  # what is never started is known to whoever asks when no daemon runs

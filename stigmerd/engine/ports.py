@@ -236,6 +236,10 @@ class StateStore(Protocol):
         """Drop the record of a component that was removed from the configuration. Never raises."""
         ...
 
+    def last_life(self, component: str) -> int:
+        """The number of a component's last life, removed since or not; 0 if it never had one."""
+        ...
+
 
 class Clock(Protocol):
     """Instants that mean something outside this process."""

@@ -82,9 +82,10 @@ def is_to_return(record: ComponentRecord) -> bool:
     return record.wanted and record.phase == Phase.DOWN.name
 
 
-def afresh(record: ComponentRecord, spec: ComponentSpec, log: str) -> View:
-    """The view of a component whose stack was stopped in order, or whose host was booted anew.
+def unborn_view(spec: ComponentSpec, log: str, last_life: int) -> View:
+    """The view of a component of which nothing goes on but the life number: it is new, its stack was
+    stopped in order, its host booted anew, or it was removed from the configuration and has come back.
 
-    Only the life number goes on. It is down, and what is enabled is about to be started.
+    It is down, and what is enabled is about to be started.
     """
-    return View(spec=spec, log=log, state=State(life=record.life), started_life=record.life, returns=spec.enabled)
+    return View(spec=spec, log=log, state=State(life=last_life), started_life=last_life, returns=spec.enabled)

@@ -98,6 +98,20 @@ def test_changes_after_a_checkpoint_count_and_those_before_do_not_come_back(home
     assert read_state(home).components == {"b": record("b", life=5)}
 
 
+def test_life_number_of_a_removed_component_is_known_to_the_next_daemon(home: Home) -> None:
+    state, _ = opened(home)
+    state.put(record("a", life=7))
+    state.forget("a")
+    state.put(record("b", life=2))
+    state.close()
+    state, loaded = opened(home)
+    assert {*loaded.components} == {"b"}
+    assert [state.last_life(name) for name in ("a", "b", "c")] == [7, 2, 0]
+    state.checkpoint()
+    state.close()
+    assert opened(home)[0].last_life("a") == 7
+
+
 def test_checkpoint_without_news_writes_nothing(home: Home) -> None:
     state, _ = opened(home)
     state.put(record("a"))

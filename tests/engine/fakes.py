@@ -269,12 +269,17 @@ class FakeState:
 
     def __init__(self) -> None:
         self.records: dict[str, ComponentRecord] = {}
+        self.lives: dict[str, int] = {}
 
     def put(self, record: ComponentRecord) -> None:
         self.records[record.name] = record
+        self.lives[record.name] = record.life
 
     def forget(self, component: str) -> None:
         self.records.pop(component, None)
+
+    def last_life(self, component: str) -> int:
+        return self.lives.get(component, 0)
 
 
 class FakeClock:

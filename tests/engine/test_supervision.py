@@ -559,6 +559,19 @@ async def test_recovery_that_a_reload_sets_is_waited_from_then_on(
     assert world.launcher.starts("web")[1] - began == pytest.approx(30)
 
 
+async def test_component_that_was_removed_and_comes_back_goes_on_numbering_its_lives(
+    supervise: Supervise, world: FakeWorld, autojump_clock: MockClock
+) -> None:
+    only_a = {"a": component("a")}
+    both = {**only_a, "b": component("b")}
+    async with supervise(*both.values()) as supervisor:
+        await supervisor.start(["b"], "operator")
+        await supervisor.apply(only_a, supervisor.plan(only_a))
+        await supervisor.apply(both, supervisor.plan(both))
+        await supervisor.board.wait_view("b", lambda v: v.phase is Phase.RUNNING)
+        assert supervisor.component("b").view.state.life == 2
+
+
 async def test_start_with_no_time_to_wait_finds_what_runs_already(
     supervise: Supervise, world: FakeWorld, autojump_clock: MockClock
 ) -> None:

@@ -46,6 +46,8 @@ class Stack:
         self.home = home
         self.daemon: subprocess.Popen[bytes] | Forged | None = None
         self._forge = forge
+        self._said = Path(f"{home}.stderr")
+        """What daemons say; not in the home, where nothing may be that is not the product's."""
 
     def configure(self, text: str) -> None:
         """Write the configuration, whole at any instant: the daemon may be reading it."""
@@ -57,7 +59,7 @@ class Stack:
     def start(self) -> None:
         """Start a daemon in the foreground, and wait until it answers."""
         self.launch()
-        wait_until(self._answers)
+        wait_until(self.answers)
 
     def launch(self, *, held: bool = False) -> None:
         """Start a daemon, and wait for nothing. A ``held`` one, from a forge, waits to be let go."""
@@ -65,7 +67,8 @@ class Stack:
             self.daemon = self._forge.start(self.home, held=held)
             return
         command = [sys.executable, "-P", "-m", "stigmerd", "--home", str(self.home)]
-        self.daemon = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        with open(self._said, "ab") as said:
+            self.daemon = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=said)
 
     def kill(self) -> None:
         """SIGKILL the daemon."""
@@ -131,14 +134,20 @@ class Stack:
                     found.setdefault(environment["STIGMER_COMPONENT"], []).append(process.pid)
         return found
 
-    def _answers(self) -> bool:
+    def answers(self) -> bool:
+        """Whether the daemon answers; it must be alive."""
         assert self.daemon is not None
-        assert self.daemon.poll() is None, "the daemon ended at its start"
+        assert self.daemon.poll() is None, f"the daemon ended at its start: {self._last_words()}"
         try:
             self.call("hello")
         except (DaemonAbsentError, DaemonSilentError):
             return False
         return True
+
+
+    def _last_words(self) -> str:
+        lines = self._said.read_text().splitlines() if self._said.exists() else []
+        return " / ".join(lines[-5:])
 
 
 @contextmanager

@@ -151,6 +151,27 @@ def test_components_survive_the_daemon_and_are_adopted_with_their_counts(home: S
     assert numbers == list(range(1, len(numbers) + 1))
 
 
+def test_what_an_ordered_stop_made_void_does_not_come_back_with_the_next_crash(home: Stack) -> None:
+    home.configure(SLEEPERS + '\n[component.off]\ncommand = "sleep 1000"\nenabled = false\n')
+    home.start()
+    home.call("start", names=["off"])
+    home.call("stop", names=["b"])
+    home.end()
+    home.start()
+    home.wait_state("b", "running")
+    home.kill()
+    home.start()
+    states = {name: home.component(name)["state"] for name in ("a", "b", "off")}
+    assert states == {"a": "running", "b": "running", "off": "stopped"}
+    home.end()
+    home.launch()
+    wait_until(lambda: any(home.processes()))  # as early as that, nobody was stopped by hand
+    home.kill()
+    home.start()
+    for name in ("a", "b"):
+        home.wait_state(name, "running")
+
+
 def test_component_that_died_without_a_daemon_is_recorded_once_and_restarted(home: Stack) -> None:
     home.configure(SLEEPERS)
     home.start()

@@ -11,6 +11,7 @@ import time
 import pytest
 
 from tests.system.daemons import Stack, is_alive, wait_until
+from tests.system.invariants import check_present
 
 pytestmark = pytest.mark.crashes
 
@@ -89,6 +90,20 @@ def test_daemon_that_was_killed_and_is_not_reaped_yet_is_no_obstacle(home: Stack
     home.start()
     assert home.wait_state("a", "running")["pid"] == pid
     dead.wait()
+
+
+def test_where_the_state_was_lost_the_history_goes_on_without_a_repeat(home: Stack) -> None:
+    home.configure(SLEEPER)
+    home.start()
+    pid = home.wait_state("a", "running")["pid"]
+    home.kill()
+    for path in (home.home / "state").iterdir():
+        if not path.name.startswith("events"):
+            path.unlink()
+    home.start()
+    assert home.wait_state("a", "running")["life"] == 2
+    assert not is_alive(pid)
+    check_present(home)
 
 
 def test_log_of_the_daemon_tells_its_start_and_its_last_event(home: Stack) -> None:
