@@ -136,6 +136,8 @@ def _supervise(
         return error.code
     finally:
         ignore_signals()
+        # A thread that hangs in the kernel keeps this process from going, but not the home from the next daemon.
+        os.close(start.lock)
 
 
 def _check(home: Home, config: str | None, environment: Mapping[str, str]) -> int:

@@ -10,11 +10,13 @@ import logging
 import os
 import signal as signals
 import socket
+import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -28,6 +30,7 @@ from stigmerd.adapters.output import LogFiles, tail_lines
 from stigmerd.adapters.platform import Platform
 from stigmerd.adapters.ports import PortWatch
 from stigmerd.adapters.process import ProcessLauncher
+from stigmerd.adapters.reserve import describe_shortage
 from stigmerd.adapters.spawn import HELD_SIGNALS, heed_signals, hold_signals
 from stigmerd.adapters.store import EventFiles, Home, HomeTakenError, StateFiles
 from stigmerd.config.load import is_stale, load_stack
@@ -58,11 +61,23 @@ from stigmerd.engine.restore import is_to_return, restored_view
 from stigmerd.engine.supervisor import Supervisor
 from stigmerd.engine.telling import Teller
 
-MAINTENANCE_PERIOD = 0.25
+ROTATION_PERIOD = 0.25
 """Seconds between two looks at the size of the logs."""
 
-CHECKPOINT_EVERY = 4
-"""Maintenance rounds between two writes of the state: at most one fsync a second."""
+CHECKPOINT_PERIOD = 1.0
+"""Seconds between two writes of the state: at most one fsync a second."""
+
+STALE_PERIOD = 1.0
+"""Seconds between two looks whether the configuration was changed."""
+
+CHORE_PAUSE = 1.0
+"""Seconds for which a chore waits more where a thread, memory or a descriptor is lacking."""
+
+SAVE_BOUND = 5.0
+"""Seconds for the last write of the state: a disk that hangs must not keep the daemon from ending."""
+
+LOAD_BOUND = 10.0
+"""Seconds for reading the configuration, which may lie on a file system that hangs."""
 
 ANSWER_BOUND = 1.0
 """Seconds that the last answers have to reach their operators."""
@@ -177,6 +192,7 @@ class Daemon:
         self._is_stale = False
         self._reload_problem = ""
         self._reloading = False
+        self._loading = trio.CapacityLimiter(1)
         self._end = trio.Event()
         self._shutdown_begun = False
         self._reexec = False
@@ -266,7 +282,9 @@ class Daemon:
         await nursery.start(self._supervisor.run)
         # From here on the records of the components are this daemon's: whatever they say is to go on.
         self._remember(clean=False)
-        nursery.start_soon(self._maintain)
+        nursery.start_soon(self._repeat, self._logs.rotate_due, ROTATION_PERIOD)
+        nursery.start_soon(self._repeat, self._checkpoint, CHECKPOINT_PERIOD)
+        nursery.start_soon(self._repeat, self._look_at_files, STALE_PERIOD)
         nursery.start_soon(self._begin, crashed)
 
     def _is_continuing(self, boot_id: str) -> bool:
@@ -378,26 +396,35 @@ class Daemon:
 
     # Chores.
 
-    async def _maintain(self) -> None:
-        """Keep files within their limits and up to date, in a thread of its own."""
+    async def _repeat(self, chore: Callable[[], None], period: float) -> None:
+        """Do a chore again and again, in a thread of its own: one that a dead file system hangs holds up no other."""
         limiter = trio.CapacityLimiter(1)
-        count = 0
         while True:
-            await trio.to_thread.run_sync(self._logs.rotate_due, abandon_on_cancel=True, limiter=limiter)
-            if count % CHECKPOINT_EVERY == 0:
-                await trio.to_thread.run_sync(self._checkpoint, abandon_on_cancel=True, limiter=limiter)
-                self._own_log.reopen()
-            count += 1
-            await trio.sleep(MAINTENANCE_PERIOD)
+            try:
+                await trio.to_thread.run_sync(chore, abandon_on_cancel=True, limiter=limiter)
+            except (RuntimeError, MemoryError, OSError) as exc:
+                log.warning("a chore has to wait: %s", exc)
+                await trio.sleep(CHORE_PAUSE)
+            await trio.sleep(period)
 
     def _checkpoint(self) -> None:
         self._events.flush()
         self._state.checkpoint(last_seq=self._events.last_seq)
-        self._is_stale = is_stale(self._stack)
+        self._own_log.reopen()
+
+    def _look_at_files(self) -> None:
+        stack = self._stack
+        stale = is_stale(stack)
+        if stack is self._stack:
+            self._is_stale = stale
 
     async def _save(self, *, clean: bool) -> None:
         self._remember(clean=clean)
-        await trio.to_thread.run_sync(self._checkpoint)
+        try:
+            with trio.move_on_after(SAVE_BOUND):
+                await trio.to_thread.run_sync(self._checkpoint, abandon_on_cancel=True)
+        except RuntimeError:  # no more threads; nobody else needs this one any more
+            self._checkpoint()
 
     def _remember(self, *, clean: bool) -> None:
         self._state.set_daemon(
@@ -447,12 +474,21 @@ class Daemon:
             )
 
         try:
-            stack = await trio.to_thread.run_sync(load, False)
+            stack = await self._read_config(partial(load, False))
             if stack.source is None and await self._containers.has_image(AGENT_IMAGE):
-                stack = await trio.to_thread.run_sync(load, True)
+                stack = await self._read_config(partial(load, True))
         except ConfigError as exc:
             raise StartError(str(exc), code=2) from exc
         return stack
+
+    async def _read_config(self, load: Callable[[], StackSpec]) -> StackSpec:
+        with trio.move_on_after(LOAD_BOUND):
+            return await trio.to_thread.run_sync(load, abandon_on_cancel=True, limiter=self._loading)
+        raise StartError(
+            f"the configuration could not be read within {LOAD_BOUND:g} s: it, or an env_file, "
+            "lies on a file system that does not answer",
+            code=2,
+        )
 
     # The operations.
 
@@ -506,6 +542,8 @@ class Daemon:
             self._reload_problem,
             self._state.problem,
             self._events.problem,
+            describe_shortage(self._start.lock),
+            *self._processes.problems,
             *self._logs.problems,
             *impostors,
         ]
@@ -615,19 +653,41 @@ class Daemon:
         """Become the program that is installed now, once it has shown that it loads this configuration."""
         self._refuse_while_closing()
         same = ["--config", self._stack.source] if self._stack.source is not None else []
-        command = [*self._command_line(), *same, "--check"]
-        with trio.move_on_after(CHECK_BOUND) as bound:
-            done = await trio.run_process(
-                command, capture_stdout=True, capture_stderr=True, check=False, env=dict(self._start.environment)
-            )
-        if bound.cancelled_caught or done.returncode != 0:
-            said = "" if bound.cancelled_caught else done.stderr.decode("utf-8", "backslashreplace").strip()
+        objection = await self._ask_next_program([*self._command_line(), *same, "--check"])
+        if objection is not None:
             raise RefusedError(
-                Refusal.FAILED, f"the new program does not load this configuration, nothing was changed: {said}"
+                Refusal.FAILED, f"the new program does not load this configuration, nothing was changed: {objection}"
             )
         self._refuse_while_closing()  # a shutdown that began meanwhile has the last word
         self._reexec = True
         self._end.set()
+
+    async def _ask_next_program(self, command: list[str]) -> str | None:
+        """What the next program has against this configuration; None where it has nothing.
+
+        It is not waited for after the bound, as trio.run_process would: it may hang where no kill reaches it.
+        """
+        process = await trio.lowlevel.open_process(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            env=dict(self._start.environment),
+        )
+        assert process.stderr is not None
+        said = b""
+        try:
+            with trio.move_on_after(CHECK_BOUND):
+                async with process.stderr:
+                    async for part in process.stderr:
+                        said += part
+                await process.wait()
+        finally:
+            if process.poll() is None:
+                process.kill()
+        if process.returncode == 0:
+            return None
+        return said.decode("utf-8", "backslashreplace").strip() or f"it did not answer within {CHECK_BOUND:g} s"
 
     def watch_events(self, since: int | None, names: Sequence[str] = ()) -> AbstractContextManager[EventFeed]:
         """Subscribe to the history."""

@@ -70,8 +70,15 @@ class Leaf:
         return _write(os.path.join(self.path, PROCS), str(pid))
 
     def is_populated(self) -> bool:
-        """Whether anything in it, or in what a component made inside, is alive. Zombies are not."""
-        return _keyed(os.path.join(self.path, EVENTS)).get("populated") == 1
+        """Whether anything in it, or in what a component made inside, is alive. Zombies are not.
+
+        Where that cannot be told for want of a descriptor, somebody may be.
+        """
+        try:
+            with open(os.path.join(self.path, EVENTS), encoding="ascii") as file:
+                return "populated 1" in file.read()
+        except OSError as exc:
+            return exc.errno in proc.SHORTAGES
 
     def pids(self) -> list[int]:
         """What is alive in it, at any depth."""

@@ -12,8 +12,9 @@ import select
 import signal
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from functools import partial
+from typing import TypeVar
 
 import trio
 
@@ -21,6 +22,9 @@ from stigmerd.adapters import proc
 from stigmerd.adapters.cgroup import Leaf
 from stigmerd.adapters.leader import Leader
 from stigmerd.adapters.proc import Marks, Seen
+from stigmerd.adapters.reserve import Reserve
+
+T = TypeVar("T")
 
 FIRST_PAUSE = 0.001
 KILL_PAUSE = 0.1
@@ -44,13 +48,18 @@ LIMITER_SIZE = 4
 class Scans:
     """Looks at all processes, one look at a time, shared by all who asked before it began."""
 
-    def __init__(self) -> None:
-        self.limiter = trio.CapacityLimiter(LIMITER_SIZE)
+    def __init__(self, reserve: Reserve) -> None:
+        self._reserve = reserve
+        self._limiter = trio.CapacityLimiter(LIMITER_SIZE)
         self._begun = 0
         self._done = 0
         self._is_running = False
         self._ended = trio.Event()
         self._seen: list[Seen] = []
+
+    async def in_thread(self, job: Callable[[], T]) -> T:
+        """Do what may block for as long as procfs does, whatever it lacks for the moment."""
+        return await self._reserve.run(job, self._limiter)
 
     async def fresh(self) -> list[Seen]:
         """All processes, by a look that begins after this call."""
@@ -67,7 +76,7 @@ class Scans:
         self._begun += 1
         number = self._begun
         try:
-            self._seen = await trio.to_thread.run_sync(proc.look, abandon_on_cancel=True, limiter=self.limiter)
+            self._seen = await self.in_thread(proc.look)
             self._done = number
         finally:
             self._is_running = False
@@ -123,11 +132,7 @@ class Kin:
             if not rest and not self._is_populated() and self._leader.is_over():
                 return
             if rest:
-                await trio.to_thread.run_sync(
-                    partial(proc.kill_all, rest, self._is_member, freeze=number > 0),
-                    abandon_on_cancel=True,
-                    limiter=self._scans.limiter,
-                )
+                await self._scans.in_thread(partial(proc.kill_all, rest, self._is_member, freeze=number > 0))
             with trio.move_on_after(next(pauses)):
                 await self._wait_leaf_change() if self._sealed else await trio.sleep_forever()
 
@@ -175,14 +180,17 @@ class Kin:
         await trio.lowlevel.checkpoint()
         if self._leaf is None or sys.platform != "linux":
             return
-        with ExitStack() as stack, suppress(OSError):
-            events = self._leaf.open_events()
-            stack.callback(os.close, events)
-            epoll = stack.enter_context(select.epoll())
-            epoll.register(events, select.EPOLLPRI)
-            if b"populated 1" in os.pread(events, 256, 0):
-                with trio.move_on_after(EVENT_BOUND):
-                    await trio.lowlevel.wait_readable(epoll.fileno())
+        try:
+            with ExitStack() as stack:
+                events = self._leaf.open_events()
+                stack.callback(os.close, events)
+                epoll = stack.enter_context(select.epoll())
+                epoll.register(events, select.EPOLLPRI)
+                if b"populated 1" in os.pread(events, 256, 0):
+                    with trio.move_on_after(EVENT_BOUND):
+                        await trio.lowlevel.wait_readable(epoll.fileno())
+        except OSError:  # it is gone, or there is no descriptor to be had
+            await trio.sleep(FIRST_LOOK)
 
 
 def find_members(

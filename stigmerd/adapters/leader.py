@@ -6,11 +6,12 @@ earlier daemon spawned is held by its pidfd alone.
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import signal
 import sys
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 
 import trio
 
@@ -52,13 +53,22 @@ class Leader:
         """Hold a process of an earlier daemon, or of this one before it replaced its program.
 
         Prove its identity after this, not before: then the proof is about what is held.
+
+        Raises:
+            OSError: there is no descriptor for it.
         """
         pidfd = proc.open_pidfd(pid) if use_pidfd else None
-        ticks = proc.start_ticks(pid)
-        if ticks is None or (use_pidfd and pidfd is None):
-            return None
+        with ExitStack() as stack:
+            if pidfd is not None:
+                stack.callback(os.close, pidfd)
+            stat = proc.read_stat(pid)
+            if stat is None:
+                return None
+            if use_pidfd and pidfd is None:
+                raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+            stack.pop_all()
         children.claim(pid)
-        return cls(pid, ticks, pidfd, children, is_child=_is_child(pid))
+        return cls(pid, stat.start_ticks, pidfd, children, is_child=_is_child(pid))
 
     @property
     def inode(self) -> int | None:
@@ -104,9 +114,10 @@ class Leader:
         if self._pidfd is not None or self._is_child:
             proc.send(self.pid, self._pidfd, number)
             return
-        stat = proc.read_stat(self.pid)
-        if stat is not None and stat.start_ticks == self.start_ticks:
-            proc.strike(proc.Seen(stat, proc.read_marks(self.pid)), number)
+        with suppress(OSError):  # who cannot be looked at cannot be told from a stranger
+            stat = proc.read_stat(self.pid)
+            if stat is not None and stat.start_ticks == self.start_ticks:
+                proc.strike(proc.Seen(stat, proc.read_marks(self.pid)), number)
 
     def signal_group(self, number: int) -> None:
         """Send a signal to its process group, if the group is provably its own still."""
@@ -124,9 +135,14 @@ class Leader:
 
     def let_go(self) -> None:
         """Hold it no longer. It is not reaped by that."""
-        self._children.disclaim(self.pid)
         if self._pidfd is not None:
             trio.lowlevel.notify_closing(self._pidfd)
+        self.drop()
+
+    def drop(self) -> None:
+        """The same in any thread, for one that nobody waits for yet."""
+        self._children.disclaim(self.pid)
+        if self._pidfd is not None:
             os.close(self._pidfd)
             self._pidfd = None
 
@@ -146,7 +162,10 @@ class Leader:
             return proc.is_pidfd_over(self._pidfd)
         if self._is_child:
             return self._is_reaped or self._peek() is not None
-        stat = proc.read_stat(self.pid)
+        try:
+            stat = proc.read_stat(self.pid)
+        except OSError:
+            return False  # it cannot be told now
         return stat is None or stat.start_ticks != self.start_ticks or not stat.is_alive
 
     def _read_status(self) -> ExitStatus:

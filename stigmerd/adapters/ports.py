@@ -66,8 +66,8 @@ class PortWatch:
             return None
         search = self._search_procfs if self._procfs else _search_psutil
         job = functools.partial(_find_stranger, search, wanted, ours)
-        # A RuntimeError is Python's way to say that no thread can be started now.
-        with trio.move_on_after(SEARCH_LIMIT), contextlib.suppress(RuntimeError):
+        # A RuntimeError is Python's way to say that no thread can be started now; descriptors run out too.
+        with trio.move_on_after(SEARCH_LIMIT), contextlib.suppress(RuntimeError, OSError):
             return await trio.to_thread.run_sync(job, abandon_on_cancel=True, limiter=self._limiter)
         return None
 

@@ -7,6 +7,7 @@ for as long as procfs does, which can be long for a process that hangs in the ke
 from __future__ import annotations
 
 import ctypes
+import errno
 import fcntl
 import functools
 import os
@@ -31,6 +32,10 @@ HAS_PROCFS = sys.platform == "linux"
 
 READ_SIZE = 65536
 """Bytes of procfs read at once: nearly every environment needs one read."""
+
+SHORTAGES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+"""Refusals to look that say nothing about what was looked for: who takes them for an absence overlooks
+somebody alive."""
 
 PIDFD_GET_INFO = 0xC040FF0B
 """_IOWR(0xFF, 11, struct pidfd_info) in its first form, of 64 bytes. Source: linux/pidfd.h."""
@@ -121,18 +126,26 @@ def signal_number(name: str) -> int:
 
 
 def start_ticks(pid: int) -> int | None:
-    """When a process began, in ticks since the boot (elsewhere: microseconds); None where there is none."""
-    stat = read_stat(pid)
-    return stat.start_ticks if stat is not None else None
+    """When a process began, in ticks since the boot (elsewhere: microseconds); None where that cannot be told."""
+    with suppress(OSError):
+        stat = read_stat(pid)
+        return stat.start_ticks if stat is not None else None
+    return None
 
 
 def read_stat(pid: int) -> Stat | None:
-    """What the system says about a process, None where there is none."""
+    """What the system says about a process, None where there is none.
+
+    Raises:
+        OSError: one of :data:`SHORTAGES` keeps us from looking.
+    """
     if not HAS_PROCFS:
         return _portable_stat(pid)
     try:
         text = _read(f"/proc/{pid}/stat")
-    except OSError:
+    except OSError as exc:
+        if exc.errno in SHORTAGES:
+            raise
         return None
     # The name in parentheses may hold spaces and parentheses itself; nothing after it does.
     fields = text[text.rfind(b")") + 2 :].split()
@@ -151,14 +164,20 @@ def read_stat(pid: int) -> Stat | None:
 
 
 def read_marks(pid: int) -> Marks | None:
-    """What the environment of a process says, None where it has no marks or cannot be read."""
+    """What the environment of a process says, None where it has no marks or is not for us to read.
+
+    Raises:
+        OSError: one of :data:`SHORTAGES` keeps us from looking.
+    """
     if not HAS_PROCFS:
         return _marks_of(_portable_environment(pid))
     try:
         block = _read_environ(pid) or _read_late_environ(pid)
     except PermissionError:
         block = _read_headless_environ(pid)
-    except OSError:
+    except OSError as exc:
+        if exc.errno in SHORTAGES:
+            raise
         return None
     if b"STIGMER_LIFE=" not in block:
         return None
@@ -214,10 +233,10 @@ def _read_headless_environ(pid: int) -> bytes:
     stat = read_stat(pid)
     if stat is None or stat.state != "Z" or not stat.is_alive:
         return b""
-    with suppress(OSError):
+    with suppress(FileNotFoundError, ProcessLookupError, PermissionError):
         for thread in os.listdir(f"/proc/{pid}/task"):
             if int(thread) != pid:
-                with suppress(OSError):
+                with suppress(FileNotFoundError, ProcessLookupError, PermissionError):
                     return _read(f"/proc/{pid}/task/{thread}/environ")
     return b""
 
@@ -295,6 +314,9 @@ def look() -> list[Seen]:
 
     Looked for until there are no new ones: of those who fork and exit again and again, the child
     is there before the parent has gone.
+
+    Raises:
+        OSError: one of :data:`SHORTAGES` keeps us from looking.
     """
     known: dict[int, Seen | None] = {}
     for _ in range(LOOK_PASSES):
@@ -427,9 +449,10 @@ def status_of_stranger(pid: int, ticks: int, pidfd: int | None) -> ExitStatus:
 
     As long as it is a zombie, procfs tells; after the reap, the pidfd does (Linux 6.15).
     """
-    stat = read_stat(pid) if HAS_PROCFS else None
-    if stat is not None and stat.start_ticks == ticks and not stat.is_alive:
-        return status_of_wait_word(stat.exit_word)
+    with suppress(OSError):
+        stat = read_stat(pid) if HAS_PROCFS else None
+        if stat is not None and stat.start_ticks == ticks and not stat.is_alive:
+            return status_of_wait_word(stat.exit_word)
     if pidfd is None:
         return ExitStatus()
     answer = bytearray(struct.pack("=Q", PIDFD_INFO_EXIT).ljust(64, b"\0"))

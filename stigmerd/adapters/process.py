@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from functools import partial
 from signal import SIGCONT
 
@@ -29,12 +29,20 @@ from stigmerd.adapters.owned_thread import OwnedThreads
 from stigmerd.adapters.platform import Platform
 from stigmerd.adapters.proc import Marks
 from stigmerd.adapters.reaper import Children, reap_orphans
+from stigmerd.adapters.reserve import Reserve
 from stigmerd.adapters.spawn import Blueprint, Spawned
 from stigmerd.adapters.spawner_link import Spawner
 from stigmerd.core.exit_status import ExitStatus
 from stigmerd.core.record import Identity
 from stigmerd.core.spec import ComponentSpec, ProcessSpec
-from stigmerd.engine.ports import CommandResult, LaunchOrder, PortWatch, Shut, Usage
+from stigmerd.engine.ports import CommandResult, LaunchOrder, PortWatch, Shut, SpawnFailedError, Usage
+
+SHORTAGES = proc.SHORTAGES | {errno.EAGAIN}
+"""EAGAIN is fork's word for no more processes."""
+
+REFUSAL_SPAN = 75.0
+"""Seconds for which a refusal is a present problem, unless the next attempt goes well: longer than any backoff
+that is usual."""
 
 COMMAND_KILL_BOUND = 1.0
 """Seconds in which the tree of a cancelled command has to be dead; what hangs in the kernel is left."""
@@ -83,12 +91,19 @@ class ProcessLauncher:
         self._threads = OwnedThreads()
         self._hunting = trio.CapacityLimiter(1)
         self._proving = trio.CapacityLimiter(PROOFS_AT_ONCE)
+        self._refusals: dict[str, tuple[float, str]] = {}
+        """By component: when and why it was refused a process for want of something."""
         self.children = Children()
-        self.scans = Scans()
+        self._reserve = Reserve()
+        self.scans = Scans(self._reserve)
         self._spawner = Spawner(self._environment, self.children) if platform.spawner else None
 
     async def serve(self) -> None:
-        """Reap the orphans that lives leave to us, and keep the spawner, until cancelled."""
+        """Reap the orphans that lives leave to us, keep the spawner and what is held back, until cancelled."""
+        with self._reserve:
+            await self._serve()
+
+    async def _serve(self) -> None:
         async with trio.open_nursery() as tasks:
             if self._spawner is not None:
                 tasks.start_soon(self._spawner.serve)
@@ -98,6 +113,13 @@ class ProcessLauncher:
         """Remove the folder of the leaves, unless a life goes on in it."""
         if self._platform.cgroup is not None:
             cgroup.remove_base(self._platform.cgroup)
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """Sentences about what the machine has refused of late for want of something."""
+        since = trio.current_time() - REFUSAL_SPAN
+        self._refusals = {name: refusal for name, refusal in self._refusals.items() if refusal[0] > since}
+        return tuple(f"{name} cannot be started for now: {said}" for name, (_, said) in self._refusals.items())
 
     async def check_gate(self, spec: ComponentSpec) -> Shut | None:
         """Look whether a stranger listens on one of the component's ports."""
@@ -127,9 +149,7 @@ class ProcessLauncher:
 
         Where there is none, everything that is left of it is ended before this returns.
         """
-        adopted = await trio.to_thread.run_sync(
-            self._hold, order, identity, abandon_on_cancel=True, limiter=self._proving
-        )
+        adopted = await self._reserve.run(partial(self._hold, order, identity), self._proving)
         if adopted is None:
             await self._hunt(keep=(), only=identity.nonce)
             return None
@@ -169,13 +189,21 @@ class ProcessLauncher:
             leaf=cgroup.leaf_in(base, name, order.nonce, probe) if base is not None else None,
             use_pidfd=self._platform.pidfd,
         )
+        try:
+            spawned = await self._spawn_somehow(owner, blueprint, partial(self._end, order.nonce, probe))
+        except SpawnFailedError as exc:
+            if exc.errno in SHORTAGES:
+                self._refusals[name] = (trio.current_time(), order.spec.conceal(str(exc)))
+            raise
+        self._refusals.pop(name, None)
+        return spawned
+
+    async def _spawn_somehow(self, owner: str, blueprint: Blueprint, undo: Callable[[Spawned], None]) -> Spawned:
         if self._spawner is not None and (leaf := spawning.make_leaf(blueprint.leaf)) is not None:
             spawned = await self._spawner.spawn(owner, blueprint, leaf)
             if spawned is not None:
                 return spawned
-        return await self._threads.run(
-            owner, partial(self._spawn, blueprint, self.children), partial(self._end, order.nonce, probe)
-        )
+        return await self._threads.run(owner, partial(self._spawn, blueprint, self.children), undo)
 
     def _end(self, nonce: str, probe: str | None, spawned: Spawned) -> None:
         """End, in its thread, what came to be after it was given up."""
@@ -184,11 +212,8 @@ class ProcessLauncher:
             identity.end_strays_blocking(self.home, 0, only=nonce)
 
     async def _hunt(self, *, keep: Collection[str], only: str | None) -> list[Stray]:
-        return await trio.to_thread.run_sync(
-            partial(identity.end_strays_blocking, self.home, 0, keep=frozenset(keep), only=only),
-            abandon_on_cancel=True,
-            limiter=self._hunting,
-        )
+        hunt = partial(identity.end_strays_blocking, self.home, 0, keep=frozenset(keep), only=only)
+        return await self._reserve.run(hunt, self._hunting)
 
     def _hold(self, order: LaunchOrder, claimed: Identity) -> tuple[Leader, Leaf | None] | None:
         if claimed.pid is None or not identity.prove(claimed):
@@ -196,9 +221,11 @@ class ProcessLauncher:
         leader = Leader.hold(claimed.pid, self.children, use_pidfd=self._platform.pidfd)
         if leader is None:
             return None
-        if not identity.prove(claimed):
-            leader.let_go()
-            return None
+        with ExitStack() as stack:
+            stack.callback(leader.drop)
+            if not identity.prove(claimed):
+                return None
+            stack.pop_all()
         return leader, cgroup.recorded_leaf(claimed.cgroup, self.home, order.spec.name, claimed.nonce)
 
 
@@ -285,7 +312,10 @@ class ProcessLife:
         It is no member of the life while it runs. What it leaves behind is.
         """
         probe = secrets.token_hex(8)
-        pipe = _Pipe()
+        try:
+            pipe = _Pipe()
+        except OSError as exc:
+            raise SpawnFailedError(f"no pipe for {command[0]}: {exc.strerror}", errno=exc.errno) from exc
         self._commands.add(probe)
         try:
             # A command that hangs in its spawn must hold up neither the others nor the next life.
@@ -334,9 +364,7 @@ class ProcessLife:
 
     async def _measure(self) -> tuple[dict[int, float], int]:
         pids = await self._kin.pids()
-        return await trio.to_thread.run_sync(
-            _measure, pids, abandon_on_cancel=True, limiter=self._launcher.scans.limiter
-        )
+        return await self._launcher.scans.in_thread(partial(_measure, pids))
 
 
 class _Pipe:

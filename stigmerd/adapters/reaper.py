@@ -127,5 +127,6 @@ async def reap_orphans(children: Children) -> None:
                 continue
             await trio.sleep(HIDDEN_PERIOD)  # mostly a life between its exit and its reap
             if children.reap_visible():
-                await trio.to_thread.run_sync(children.reap_hidden, abandon_on_cancel=True, limiter=limiter)
+                with suppress(RuntimeError, OSError):  # no thread, no descriptor: zombies can wait
+                    await trio.to_thread.run_sync(children.reap_hidden, abandon_on_cancel=True, limiter=limiter)
                 await trio.sleep(SEARCH_PERIOD)

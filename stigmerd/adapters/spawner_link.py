@@ -13,8 +13,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import trio
@@ -80,9 +80,13 @@ class Spawner:
         message = _message(blueprint)
         if not self._is_usable or len(message) > MESSAGE_LIMIT:
             return None
-        birth = _Birth(open_output(blueprint), leaf, self._children)
         try:
-            with self._children.spawning():
+            birth = _Birth(open_output(blueprint), leaf, self._children)
+        except SpawnFailedError:
+            leaf.remove()
+            raise
+        try:
+            with self._children.spawning(), _refusing("no process to spawn from"):
                 await self._send(birth, message)
                 await birth.wait_told()
             return self._judge(birth, blueprint)
@@ -120,7 +124,9 @@ class Spawner:
 
         try:
             trio.lowlevel.start_thread_soon(birth.undo, forget)
-        except RuntimeError:  # no more threads: the next daemon's hunt for strays ends it
+        except RuntimeError:  # no more threads: what can be done at once has to do
+            self._end(self._socket)
+            birth.abandon()
             self._forget(owner, left)
 
     def _forget(self, owner: str, left: trio.Event) -> None:
@@ -142,7 +148,8 @@ class Spawner:
     def _start(self) -> socket.socket:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.setblocking(False)
-        with theirs, self._children.spawning():
+        with theirs, self._children.spawning(), ExitStack() as undo:
+            undo.callback(ours.close)
             self._process = subprocess.Popen(
                 [sys.executable, "-I", "-S", "-c", PROGRAM.format(str(Path(stigmerd.__file__).parents[1]))],
                 env=self._environment,
@@ -152,6 +159,7 @@ class Spawner:
                 start_new_session=True,  # what an operator types on the terminal of the daemon is not for it
             )
             self._children.claim(self._process.pid)
+            undo.pop_all()
         self._socket = ours
         self._started.set()
         return ours
@@ -181,7 +189,7 @@ class _Birth:
         self.refusal: SpawnFailedError | None = None
         self.is_open = True
         self._children = children
-        with ExitStack() as stack:
+        with ExitStack() as stack, _refusing(f"preparing {leaf.path}"):
             stack.callback(os.close, output)
             folder = leaf.open_folder()
             stack.callback(os.close, folder)
@@ -234,6 +242,12 @@ class _Birth:
         self.bury()
         self.close()
 
+    def abandon(self) -> None:
+        """Kill what there is of the order, and wait for nothing. Nothing more may come of it: its helper is dead."""
+        self._unsent.close()
+        self.leaf.kill()
+        self.close()
+
     def _hear(self) -> bool:
         """Take in what was reported. False at its end."""
         reports = read_reports(self._reading)
@@ -244,6 +258,15 @@ class _Birth:
         if self.pid:
             self._children.claim(self.pid)
         return bool(reports)
+
+
+@contextmanager
+def _refusing(what: str) -> Iterator[None]:
+    """Let what the system lacks for a spawn be a failed spawn."""
+    try:
+        yield
+    except OSError as exc:
+        raise SpawnFailedError(f"{what}: {exc.strerror}", errno=exc.errno) from exc
 
 
 def _message(blueprint: Blueprint) -> bytes:

@@ -11,7 +11,8 @@ class Limits:
 
     ``first_line`` is for a connection's first whole line; ``stall`` is how long a peer that is sent
     something may take nothing of it; ``farewell`` is for the last words on a connection that is
-    given up. ``watch`` lies between two looks whether the socket is still in its place.
+    given up. ``watch`` lies between two looks whether the socket is still in its place. ``reserve``
+    are the descriptors that idle peers leave to what the daemon itself has to do.
     """
 
     connections: int = 64
@@ -20,6 +21,7 @@ class Limits:
     stall: float = 5.0
     farewell: float = 1.0
     watch: float = 2.0
+    reserve: int = 12
 
 
 LIMITS = Limits()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import resource
 import socket
 import stat
 from types import TracebackType
@@ -153,8 +154,7 @@ class ControlServer:
                 peer.close()
 
     def _admit(self, peer: trio.socket.SocketType, connections: trio.Nursery) -> None:
-        if len(self._connections) >= self._limits.connections:
-            self._displace()
+        self._make_room(peer.fileno())
         connection = Connection(
             peer,
             self._context,
@@ -166,20 +166,33 @@ class ControlServer:
         self._connections.add(connection)
         connections.start_soon(self._serve_one, connection)
 
+    def _make_room(self, newest: int) -> None:
+        """Close idle connections where there are too many, or where too few descriptors are left for anything else.
+
+        A new descriptor has the lowest number that is free, so each one closed makes room below it.
+        """
+        if len(self._connections) >= self._limits.connections:
+            self._displace()
+        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        missing = newest + self._limits.reserve - limit if limit != resource.RLIM_INFINITY else 0
+        for _ in range(missing):
+            self._displace(only_idle=True)
+
     async def _serve_one(self, connection: Connection) -> None:
         try:
             await connection.serve()
         finally:
             self._connections.discard(connection)
 
-    def _displace(self) -> None:
+    def _displace(self, *, only_idle: bool = False) -> None:
         """Close the connection that has gone longest without a request.
 
         One that waits for an answer is the last choice, one that is subscribed the last but one:
         they are of use to somebody, and at most half of all are subscribed.
         """
-        if self._connections:
-            idlest = min(self._connections, key=lambda c: (c.is_busy, c.is_subscriber, c.heard_at))
+        chosen = [c for c in self._connections if not (only_idle and (c.is_busy or c.is_subscriber))]
+        if chosen:
+            idlest = min(chosen, key=lambda c: (c.is_busy, c.is_subscriber, c.heard_at))
             self._connections.remove(idlest)
             idlest.close()
 

@@ -235,11 +235,11 @@ class Component:
         tenure = self._tenure
         if tenure is None and self._newborn is not None:
             tenure = self._new_tenure(self._newborn)
-        self._tenure = self._newborn = None
         if tenure is not None:
             tenure.end(self._spec.stop, 0.0)
             ended = await tenure.run()
             self._lingering = None if ended.over else tenure
+        self._tenure = self._newborn = None
 
     async def _phases_without_life(self) -> None:
         while not self._state.has_life:

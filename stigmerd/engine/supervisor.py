@@ -33,6 +33,9 @@ STALL_PERIOD = 1.0
 STALL_LIMIT = 2.0
 """Seconds late from which a stall is worth an entry in the history."""
 
+BULKHEAD_PAUSE = 1.0
+"""Seconds until a component whose bug keeps it from being failed is failed again."""
+
 log = logging.getLogger("stigmerd")
 
 
@@ -102,14 +105,19 @@ class Supervisor:
 
     async def _contain(self, component: Component, scope: trio.CancelScope) -> None:
         """The bulkhead: a bug in one component's task fails that component, and no other."""
+        error = ""
         with scope:
             while True:
                 try:
+                    if error:
+                        await component.fail_internally(error)
+                    error = ""
                     await component.run()
                 except Exception as exc:
-                    name = component.view.spec.name
-                    log.exception("internal error in the task of %s", name)
-                    await component.fail_internally(f"internal error: {_innermost(exc)} (see stigmerd.log)")
+                    log.exception("internal error in the task of %s", component.view.spec.name)
+                    if error:  # it could not even be failed
+                        await trio.sleep(BULKHEAD_PAUSE)
+                    error = f"internal error: {_innermost(exc)} (see stigmerd.log)"
 
     def _tell_dependents(self, name: str) -> None:
         for other in dependents(name, self._specs):

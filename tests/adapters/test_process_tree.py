@@ -13,6 +13,7 @@ import trio
 from stigmerd.adapters import cgroup
 from stigmerd.adapters.kin import Scans, find_members
 from stigmerd.adapters.proc import Marks, Seen, Stat
+from stigmerd.adapters.reserve import Reserve
 from tests.adapters.processes import bench, end, is_running, on_every_platform, wait_until
 
 ESCAPE = """
@@ -158,7 +159,7 @@ async def test_simple_stop_takes_a_few_milliseconds(tmp_path: Path) -> None:
 
 
 async def test_looks_are_shared_by_all_who_asked_before_one_began() -> None:
-    scans = Scans()
+    scans = Scans(Reserve())
     seen: list[list[Seen]] = []
 
     async def ask() -> None:
@@ -172,7 +173,7 @@ async def test_looks_are_shared_by_all_who_asked_before_one_began() -> None:
 
 
 async def test_look_that_is_given_up_leaves_the_others_theirs() -> None:
-    scans = Scans()
+    scans = Scans(Reserve())
     with trio.CancelScope() as scope:
         scope.cancel()
         await scans.fresh()

@@ -1,0 +1,160 @@
+"""Files on a file system that does not answer: only what needs them waits, and all of it is bounded."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from stigmerd.adapters.home import Home
+from stigmerd.control.client import RemoteError
+from tests.system.daemons import LIMIT, Stack, wait_until
+from tests.system.invariants import check_history, check_one_each
+from tests.system.slowfs import SlowFolder, needs_mounts, slow_folder
+
+pytestmark = [pytest.mark.crashes, needs_mounts]
+
+GIVEN_UP = 13.0
+"""Seconds after which a spawn or a read of the configuration has been given up for certain: 10 s, and some."""
+
+PROMPT = 2.0
+"""Seconds for what has nothing to do with the hung files, on a machine that is busy."""
+
+
+@pytest.fixture
+def slow(home: Stack) -> Iterator[SlowFolder]:
+    """A folder beside everything else that can be made to hang."""
+    content = home.home / "content"
+    content.mkdir()
+    (content / "program").write_text("#!/bin/sh\nexec sleep 1000\n")
+    (content / "program").chmod(0o755)
+    with slow_folder(home.home / "slow", content) as folder:
+        yield folder
+        home.end()
+
+
+def check_others_go_on(home: Stack) -> None:
+    """What does not touch the hung files starts, stops and restarts as ever."""
+    for method in ("restart", "stop", "start"):
+        began = time.monotonic()
+        assert [one["ok"] for one in home.call(method, names=["other"])["components"]] == [True]
+        assert time.monotonic() - began < PROMPT, method
+
+
+@pytest.mark.parametrize("place", ["cwd", "command"])
+def test_spawn_that_hangs_is_given_up_and_what_comes_of_it_later_is_ended(
+    home: Stack, slow: SlowFolder, place: str
+) -> None:
+    command, cwd = ("sleep 1000", "slow") if place == "cwd" else ("slow/program", ".")
+    home.configure(
+        f"""
+        [component.hung]
+        command = "{command}"
+        cwd = "{cwd}"
+        restart = {{ initial_backoff = "100ms" }}
+        [component.other]
+        command = "sleep 1000"
+        """
+    )
+    slow.hold()
+    home.start()
+    began = time.monotonic()
+    home.wait_state("other", "running")
+    assert home.component("hung")["state"] == "starting"
+    check_others_go_on(home)
+    wait_until(lambda: "given up" in (home.component("hung")["last_error"] or ""), GIVEN_UP)
+    assert time.monotonic() - began > 9
+    check_others_go_on(home)
+    assert home.processes().keys() == {"other"}
+    slow.let_go()
+    home.wait_state("hung", "running")
+    check_one_each(home)
+    home.end()
+    check_history(home.events(), {})
+
+
+def test_stop_of_what_hangs_in_its_spawn_and_of_everything_is_bounded(home: Stack, slow: SlowFolder) -> None:
+    home.configure(
+        """
+        [component.hung]
+        command = "sleep 1000"
+        cwd = "slow"
+        [component.too]
+        command = "slow/program"
+        """
+    )
+    slow.hold()
+    home.start()
+    began = time.monotonic()
+    home.call("stop", names=["hung"], timeout=0.5)
+    assert time.monotonic() - began < 5.5 + PROMPT
+    began = time.monotonic()
+    ended = home.cli("stop", "--timeout", "1")
+    assert time.monotonic() - began < 6 + PROMPT
+    assert ended.returncode == 0, ended
+    slow.let_go()
+    wait_until(lambda: home.processes() == {})
+
+
+def test_hung_configuration_stops_neither_rotation_nor_state_and_a_reload_tells(home: Stack) -> None:
+    place = home.home / "place"
+    place.mkdir()
+    (place / "stigmer.toml").write_text(
+        f"""
+        [component.loud]
+        command = ["{sys.executable}", "-c", '''
+import time
+while True:
+    print("x" * 9999, flush=True)
+    time.sleep(0.01)
+''']
+        env_file = "{place}/secrets.env"
+        log = {{ max_size = "100KiB", keep = 1 }}
+        [component.other]
+        command = "sleep 1000"
+        """
+    )
+    (place / "secrets.env").write_text("A=1\n")
+    (home.home / "stigmer.toml").symlink_to(place / "stigmer.toml")
+    home.start()
+    home.wait_state("loud", "running")
+    with slow_folder(place, place) as slow:
+        slow.hold()
+        time.sleep(1.5)  # let the look at the files begin, and hang
+        state, rotated = home.home / "state" / "state.json", home.home / "logs" / "loud.log.1"
+        check_others_go_on(home)
+        before = state.stat().st_mtime_ns
+        head = rotated.stat().st_ino if rotated.exists() else 0
+        home.call("restart", names=["other"])
+        wait_until(lambda: state.stat().st_mtime_ns > before)
+        wait_until(lambda: rotated.exists() and rotated.stat().st_ino != head)
+        with pytest.raises(RemoteError, match="does not answer"):
+            home.call("reload")
+        check_others_go_on(home)
+        began = time.monotonic()
+        stopped = home.cli("stop")
+        assert time.monotonic() - began < 5 + PROMPT
+        assert (stopped.returncode, home.processes()) == (0, {}), stopped
+        assert not Home.at(home.home).is_taken(), "the daemon that cannot end keeps the home from the next one"
+
+
+def test_daemon_whose_configuration_hangs_at_the_start_says_so_and_ends(home: Stack) -> None:
+    place = home.home / "place"
+    place.mkdir()
+    (place / "stigmer.toml").write_text('[component.a]\ncommand = "sleep 1000"\n')
+    (home.home / "stigmer.toml").symlink_to(place / "stigmer.toml")
+    with slow_folder(place, place) as slow:
+        slow.hold()
+        command = [sys.executable, "-P", "-m", "stigmerd", "--home", str(home.home)]
+        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as daemon:
+            assert daemon.stderr is not None
+            assert "does not answer" in daemon.stderr.readline()
+            slow.let_go()
+            assert daemon.wait(LIMIT) == 2
+    assert os.listdir(home.home / "run") == ["stigmerd.lock"]
+    assert Path(home.home, "logs", "stigmerd.log").exists()
