@@ -251,7 +251,7 @@ def _message(blueprint: Blueprint) -> bytes:
         (
             blueprint.argv,
             blueprint.cwd,
-            dict(blueprint.env),
+            blueprint.env,
             blueprint.user,
             blueprint.group,
             blueprint.umask,
