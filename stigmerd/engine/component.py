@@ -297,6 +297,8 @@ class Component:
             case Seen():
                 if message.life == self._state.life:
                     message.then()
+                if self._mail:
+                    return  # it is remembered with what comes next, before anything is awaited
         self._save()
 
     def _take(self, ask: Ask) -> None:
@@ -363,11 +365,20 @@ class Component:
             self._enter(decided.state)
         else:
             self._show(state=decided.state)
-        if decided.command is Command.CHECK_GATE and self._is_gate_trivial():
+        if self._is_backoff_over():
+            self._step(Event.DEADLINE)
+        elif decided.command is Command.CHECK_GATE and self._is_gate_trivial():
             self._step(Event.OPEN)
         elif decided.command is Command.END and self._tenure is not None:
             self._stop_checkup()
             self._tenure.end(self._spec.stop, self._cap)
+
+    def _is_backoff_over(self) -> bool:
+        """Whether the next life may begin in this very step, and be remembered in one record with the end
+        of the last one, unless somebody has asked for something meanwhile."""
+        state = self._state
+        is_due = state.due is not None and state.due <= trio.current_time()
+        return state.phase is Phase.BACKOFF and is_due and not self._mail
 
     def _enter(self, new: State) -> None:
         """Enter a phase: written down first, visible only then."""
@@ -407,7 +418,7 @@ class Component:
         self._board.publish(view)
 
     def _save(self) -> None:
-        """Remember the component as it is now. Whoever shows a change does this before it awaits anything."""
+        """Remember the component as it is now. Whoever shows a decision does this before it awaits anything."""
         if self._unsaved:
             self._unsaved = False
             now = trio.current_time()
@@ -465,6 +476,7 @@ class Component:
 
     async def _launch(self) -> None:
         assert self._view.identity is not None
+        self._save()  # the intent comes before the spawn
         order = LaunchOrder(spec=self._spec, life=self._state.life, nonce=self._view.identity.nonce)
         with self._launching:
             try:
@@ -501,7 +513,7 @@ class Component:
             self._check_up(life)
 
     def _new_tenure(self, life: Life) -> Tenure:
-        return Tenure(life, on_exit=self._exit_seen, on_kill=self._grace_ran_out)
+        return Tenure(life, on_exit=self._leader_exited, on_kill=self._grace_ran_out)
 
     def _attend(self, tenure: Tenure) -> None:
         assert self._tasks is not None
@@ -516,8 +528,14 @@ class Component:
     def _grace_ran_out(self) -> None:
         self._teller.event("killed", self._state.life, reason=self._cause, message="still alive when the grace ran out")
 
+    def _leader_exited(self, status: ExitStatus) -> None:
+        """Have it remembered a turn later: mostly nothing else of the life is alive, and it is remembered
+        together with what it leads to. Should the daemon die before, the history knows of the exit."""
+        self._exit_seen(status)
+        self._saw(lambda: None)
+
     def _exit_seen(self, status: ExitStatus) -> None:
-        """Record an exit, once, in the instant it is seen. What it leads to waits until all is dead."""
+        """Tell an exit, once, in the instant it is seen. What it leads to waits until all is dead."""
         state = self._state
         at = rfc3339(self._world.clock.wall())
         if self._told_exit is None:
@@ -533,7 +551,6 @@ class Component:
             self._show(exited=True, last_exit=last_exit)
         else:
             self._show(exited=True, last_exit=last_exit, last_error=str(status), note=str(status))
-        self._save()
 
     def _over(self, tenure: Tenure, ended: Ended) -> None:
         self._stop_checkup()
