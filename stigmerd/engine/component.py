@@ -38,6 +38,7 @@ from stigmerd.engine.ports import (
 )
 from stigmerd.engine.restore import to_record
 from stigmerd.engine.telling import Condemnation, Teller
+from stigmerd.engine.turns import Turns
 
 SPAWN_BOUND = 10.0
 """Seconds until a spawn is given up."""
@@ -110,6 +111,7 @@ class Component:
         world: World,
         board: Board,
         journal: Journal,
+        turns: Turns,
         *,
         on_new_life: Callable[[str], None],
         is_closing: Callable[[], bool],
@@ -118,6 +120,7 @@ class Component:
         self._world = world
         self._board = board
         self._journal = journal
+        self._turns = turns
         self._teller = Teller(spec.name, journal, world.logs)
         self._on_new_life = on_new_life
         self._is_closing = is_closing
@@ -586,7 +589,7 @@ class Component:
         if not self._spec.probes:
             return
         self._checkup = Checkup(
-            self._spec, life, self._world, on_attempt=self._attempted, on_impostor=self._impostor_seen
+            self._spec, life, self._world, self._turns, on_attempt=self._attempted, on_impostor=self._impostor_seen
         )
         self._tasks.start_soon(self._checkup.run, started)
 
