@@ -62,19 +62,19 @@ class Leaf:
 
     def open_procs(self) -> int:
         """A descriptor for moving processes in: who writes ``0`` to it moves itself."""
-        return os.open(os.path.join(self.path, PROCS), os.O_WRONLY | os.O_CLOEXEC)
+        return os.open(f"{self.path}/{PROCS}", os.O_WRONLY | os.O_CLOEXEC)
 
     def open_events(self) -> int:
         """A descriptor that has an exceptional condition when :meth:`is_populated` changes."""
-        return os.open(os.path.join(self.path, EVENTS), os.O_RDONLY | os.O_CLOEXEC)
+        return os.open(f"{self.path}/{EVENTS}", os.O_RDONLY | os.O_CLOEXEC)
 
     def add(self, pid: int) -> bool:
         """Move a process in, and say whether that went well. Its children of before stay outside."""
-        return _write(os.path.join(self.path, PROCS), str(pid))
+        return _write(f"{self.path}/{PROCS}", str(pid))
 
     def is_populated(self) -> bool:
         """Whether anything in it, or in what a component made inside, is alive. Zombies are not."""
-        return _keyed(os.path.join(self.path, EVENTS)).get("populated") == 1
+        return _keyed(f"{self.path}/{EVENTS}").get("populated") == 1
 
     def pids(self) -> list[int]:
         """What is alive in it, at any depth."""
@@ -89,7 +89,7 @@ class Leaf:
         if os.path.basename(self.path) in (proc.cgroup_of(os.getpid()) or "").split("/"):
             self._kill_others()  # a component may itself have started this daemon
         else:
-            _write(os.path.join(self.path, KILL), "1")
+            _write(f"{self.path}/{KILL}", "1")
 
     def _kill_others(self) -> None:
         for pid in self.pids():
@@ -99,7 +99,7 @@ class Leaf:
 
     def oom_kills(self) -> int | None:
         """How many of it the out-of-memory killer took, None where the kernel does not count here."""
-        return _keyed(os.path.join(self.path, "memory.events")).get("oom_kill")
+        return _keyed(f"{self.path}/memory.events").get("oom_kill")
 
     def remove(self) -> bool:
         """Remove it with what a component made inside. False while something in it is alive."""

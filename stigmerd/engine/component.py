@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 
+import msgspec
 import trio
 
 from stigmerd.core.event import Entry
@@ -216,7 +217,7 @@ class Component:
     async def fail_internally(self, error: str) -> None:
         """Put the component into failed after a bug in its task, with nothing of its life left alive."""
         await self._end_at_once()
-        state = replace(
+        state = msgspec.structs.replace(
             self._state,
             phase=Phase.FAILED,
             due=None,
@@ -282,9 +283,7 @@ class Component:
         """Take in one message, or the deadline, whichever comes first."""
         due = self._state.due
         if not self._mail and (due is None or due > trio.current_time()):
-            self._arrived = trio.Event()
-            with trio.move_on_at(due if due is not None else float("inf")):
-                await self._arrived.wait()
+            await self._wait_arrival(due)
         if not self._mail:
             self._step(Event.DEADLINE)
             self._save()
@@ -303,6 +302,14 @@ class Component:
                 if self._mail:
                     return  # it is remembered with what comes next, before anything is awaited
         self._save()
+
+    async def _wait_arrival(self, due: float | None) -> None:
+        self._arrived = trio.Event()
+        if due is None:  # mostly; and a scope takes as long as all else that is done here
+            await self._arrived.wait()
+            return
+        with trio.move_on_at(due):
+            await self._arrived.wait()
 
     def _take(self, ask: Ask) -> None:
         if ask.event is not Event.DOWN and self._is_closing():
@@ -411,7 +418,7 @@ class Component:
     def _show(self, **changes: object) -> None:
         """Publish the component as it is now. A change of readiness is told first."""
         before = self._view
-        view = replace(before, **changes)  # type: ignore[arg-type]
+        view = msgspec.structs.replace(before, **changes)
         if view == before:
             return
         if view.phase is Phase.RUNNING and view.ready != before.ready and not view.exited:
