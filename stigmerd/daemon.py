@@ -94,8 +94,11 @@ PROOF_BOUND = 1.0
 CHECK_BOUND = 30.0
 """Seconds for a new program to load the configuration before the daemon becomes it."""
 
-LOG_PAUSE = 0.005
-"""Seconds between two lines about events."""
+LOG_PAUSE = 0.01
+"""Seconds from an event to the line about it: a restart does not wait for lines about it."""
+
+LOG_LINES = 20
+"""Lines about events that are written in one go."""
 
 LIVE = frozenset(phase.name for phase in LIVE_PHASES - {Phase.SPAWNING})
 
@@ -447,9 +450,10 @@ class Daemon:
             task_status.started()
             try:
                 while True:
-                    _, entry = await feed.receive()
-                    log_entry(entry)
-                    await trio.sleep(LOG_PAUSE)  # a restart does not wait for lines about it
+                    await feed.wait_arrival()
+                    await trio.sleep(LOG_PAUSE)
+                    for entry in feed.take(LOG_LINES):
+                        log_entry(entry)
             finally:
                 for entry in feed.take_rest():
                     log_entry(entry)

@@ -87,8 +87,8 @@ class Leader:
 
     def is_over(self) -> bool:
         """Whether it has exited, all threads of it, reaped or not."""
-        if self._status is None and self._has_exited():
-            self._status = self._read_status()
+        if self._status is None:
+            self._status = self._look()
         return self._status is not None
 
     async def wait_over(self) -> None:
@@ -157,20 +157,22 @@ class Leader:
             return False  # an older kernel
         return True
 
+    def _look(self) -> ExitStatus | None:
+        """How it ended, None while it runs."""
+        if self._is_child:
+            return self._peek()
+        if self._has_exited():
+            return proc.status_of_stranger(self.pid, self.start_ticks or 0, self._pidfd)
+        return None
+
     def _has_exited(self) -> bool:
         if self._pidfd is not None:
             return proc.is_pidfd_over(self._pidfd)
-        if self._is_child:
-            return self._is_reaped or self._peek() is not None
         try:
             stat = proc.read_stat(self.pid)
         except OSError:
             return False  # it cannot be told now
         return stat is None or stat.start_ticks != self.start_ticks or not stat.is_alive
-
-    def _read_status(self) -> ExitStatus:
-        status = self._peek() if self._is_child else None
-        return status or proc.status_of_stranger(self.pid, self.start_ticks or 0, self._pidfd)
 
     def _peek(self) -> ExitStatus | None:
         """Our child's status, None while it runs; unknown if somebody else has reaped it."""

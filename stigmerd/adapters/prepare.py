@@ -1,19 +1,17 @@
 """What is settled before an exec: whom the process belongs to, where it runs, and which file it is.
 
 The spawner, which is cloned for every life, imports it: the more modules, the more pages to clone. So
-there is nothing here of ours, and no dataclass, which brings half a megabyte of modules with it.
+there is nothing here of ours, no dataclass, which brings half a megabyte of modules with it, and the
+user database is imported where it is asked.
 All of it may block, as folders and user databases can be on file systems that hang.
 """
 
 from __future__ import annotations
 
 import errno
-import grp
 import os
-import pwd
 import resource
 import stat
-from collections.abc import Mapping
 
 
 class Refused(Exception):
@@ -52,6 +50,8 @@ def find_owner(user: str | int | None, group: str | int | None) -> Owner | None:
 
 
 def _find_user(user: str | int, group: str | int | None) -> tuple[int, int, str | None]:
+    import pwd
+
     try:
         entry = pwd.getpwuid(user) if isinstance(user, int) else pwd.getpwnam(user)
     except KeyError:
@@ -65,6 +65,8 @@ def _find_user(user: str | int, group: str | int | None) -> tuple[int, int, str 
 def _find_group(group: str | int) -> int:
     if isinstance(group, int):
         return group
+    import grp
+
     try:
         return grp.getgrnam(group).gr_gid
     except KeyError:
@@ -90,14 +92,14 @@ def check_nofile(nofile: int | None, owner: Owner | None) -> None:
         raise Refused(f"nofile {nofile} is above the hard limit of the daemon, {hard}", errno.EPERM)
 
 
-def candidates(name: str, cwd: str, env: Mapping[str, str]) -> list[str]:
+def candidates(name: str, cwd: str, env: dict[str, str]) -> list[str]:
     """Where ``argv[0]`` may be; a bare name is looked up as execvp would, on the component's own PATH."""
     if "/" in name:
         return [name]
     return [os.path.join(cwd, folder, name) for folder in env.get("PATH", os.defpath).split(os.pathsep)]
 
 
-def find_program(name: str, cwd: str, env: Mapping[str, str]) -> str:
+def find_program(name: str, cwd: str, env: dict[str, str]) -> str:
     """The path of ``argv[0]``. What is named by a path is not looked for: exec will tell."""
     if "/" in name:
         return name

@@ -7,12 +7,12 @@ reaps a life, a probe's command, and whatever else was spawned on purpose.
 from __future__ import annotations
 
 import os
-import signal
 import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 
 import trio
 
@@ -21,8 +21,12 @@ from stigmerd.adapters import proc
 HIDDEN_PERIOD = 0.1
 """Seconds that a zombie with an owner may hide orphans, before they are looked for in procfs."""
 
-BURIAL_PERIOD = 0.01
-"""Seconds that an owner has for reaping its own before anybody looks: the next spawn comes first."""
+LOOK_PERIOD = 0.25
+"""Seconds between two looks for orphans. Not at each SIGCHLD: what an exit of a life's own makes the
+daemon do besides comes before its next spawn."""
+
+BUSY_PERIOD = 0.01
+"""The same while there are some, as there may be thousands."""
 
 SEARCH_PERIOD = 1.0
 """Seconds between two such searches."""
@@ -30,6 +34,15 @@ SEARCH_PERIOD = 1.0
 
 ADOPTION_SPAN = 10.0
 """Seconds in which children of the program that this process was before are left to adoption."""
+
+
+@dataclass(frozen=True, slots=True)
+class Visible:
+    """What a look for orphans came to: how many were reaped, and whether a zombie with an owner hides
+    those that may be behind it."""
+
+    reaped: int
+    hides_others: bool
 
 
 class Children:
@@ -81,17 +94,14 @@ class Children:
     def _is_to_be_adopted(self, pid: int) -> bool:
         return pid in self._inherited and time.monotonic() < self._adopted_by
 
-    def reap_visible(self) -> bool:
-        """Reap orphans until no zombie is left, or one with an owner hides the others: then True."""
-        while True:
-            try:
-                zombie = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-            except ChildProcessError:
-                return False
-            if zombie is None:
-                return False
-            if not self._reap(zombie.si_pid):
-                return True
+    def reap_visible(self) -> Visible:
+        """Reap orphans until no zombie is left, or one with an owner hides the others."""
+        reaped = 0
+        while (zombie := _any_zombie()) is not None:
+            if not self._reap(zombie):
+                return Visible(reaped=reaped, hides_others=True)
+            reaped += 1
+        return Visible(reaped=reaped, hides_others=False)
 
     def reap_hidden(self) -> None:
         """Find orphans behind a zombie that has an owner. Blocks for as long as procfs does."""
@@ -108,6 +118,14 @@ class Children:
         return True
 
 
+def _any_zombie() -> int | None:
+    try:
+        zombie = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return None
+    return zombie.si_pid if zombie is not None else None
+
+
 def _children_of_former_program() -> frozenset[int]:
     """The children that this process has before it has spawned any: it replaced its program by exec."""
     stats = (proc.read_stat(pid) for pid in proc.pids())
@@ -119,14 +137,13 @@ async def reap_orphans(children: Children) -> None:
     if sys.platform != "linux":
         await trio.sleep_forever()  # orphans go to the first process
     limiter = trio.CapacityLimiter(1)
-    with trio.open_signal_receiver(signal.SIGCHLD) as arrivals:
-        while True:
-            if not children.reap_visible():
-                await anext(arrivals)
-                await trio.sleep(BURIAL_PERIOD)
-                continue
-            await trio.sleep(HIDDEN_PERIOD)  # mostly a life between its exit and its reap
-            if children.reap_visible():
-                with suppress(RuntimeError, OSError):  # no thread, no descriptor: zombies can wait
-                    await trio.to_thread.run_sync(children.reap_hidden, abandon_on_cancel=True, limiter=limiter)
-                await trio.sleep(SEARCH_PERIOD)
+    while True:
+        seen = children.reap_visible()
+        if not seen.hides_others:
+            await trio.sleep(BUSY_PERIOD if seen.reaped else LOOK_PERIOD)
+            continue
+        await trio.sleep(HIDDEN_PERIOD)  # mostly a life between its exit and its reap
+        if children.reap_visible().hides_others:
+            with suppress(RuntimeError, OSError):  # no thread, no descriptor: zombies can wait
+                await trio.to_thread.run_sync(children.reap_hidden, abandon_on_cancel=True, limiter=limiter)
+            await trio.sleep(SEARCH_PERIOD)

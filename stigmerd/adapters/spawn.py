@@ -70,7 +70,7 @@ class Blueprint:
 
     argv: tuple[str, ...]
     cwd: str
-    env: Mapping[str, str]
+    env: dict[str, str]
     open_output: Callable[[], int]
     user: str | int | None = None
     group: str | int | None = None

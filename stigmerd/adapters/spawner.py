@@ -4,22 +4,23 @@ A process that moves into a cgroup waits, on a machine at rest, 10 to 15 ms for 
 (``synchronize_rcu`` behind the lock that keeps thread groups together); one that is cloned into it
 does not. But the daemon has threads, so that no Python can run between a clone of it and the exec.
 This process has one thread, so that it can; and what it imports is little, so that cloning it is
-quick. Source: clone(2), CLONE_INTO_CGROUP, Linux 5.7.
+quick: of ``socket`` and ``signal`` the halves in C, whose other halves bring a megabyte of modules
+with them. Source: clone(2), CLONE_INTO_CGROUP, Linux 5.7.
 
 It holds nothing of the daemon but one socket, ends with it, and knows neither lives nor components.
 """
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]
+import _socket
 import ctypes
 import errno
 import gc
 import marshal
 import os
 import resource
-import signal
-import socket
-from array import array
+import sys
 from io import BytesIO
 
 from stigmerd.adapters.prepare import Refused, candidates, check_nofile, exec_refusal, find_owner, find_program
@@ -27,7 +28,8 @@ from stigmerd.adapters.prepare import Refused, candidates, check_nofile, exec_re
 MESSAGE_LIMIT = 96 * 1024
 """Bytes of one order. A socket takes twice that from anybody; what is larger is spawned elsewhere."""
 
-ANCILLARY_SIZE = socket.CMSG_LEN(3 * array("i").itemsize)
+DESCRIPTOR_SIZE = ctypes.sizeof(ctypes.c_int)
+ANCILLARY_SIZE = _socket.CMSG_LEN(3 * DESCRIPTOR_SIZE)
 
 SYS_CLONE3 = 435
 """The same number on all machines. Source: linux/arch/*/syscall.tbl."""
@@ -91,10 +93,10 @@ def read_reports(pipe: int) -> list[Report]:
 
 def main() -> None:
     """Serve orders from standard input, a socket, until the daemon closes its end or dies."""
-    for inherited in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT):
-        signal.signal(inherited, signal.SIG_DFL)  # Python's own settings, which a child must not inherit
+    for inherited in (_signal.SIGPIPE, _signal.SIGXFSZ, _signal.SIGINT):
+        _signal.signal(inherited, _signal.SIG_DFL)  # Python's own settings, which a child must not inherit
     null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
-    orders = socket.socket(fileno=os.dup(0))
+    orders = _socket.socket(fileno=os.dup(0))
     os.dup2(null, 0)
     library = _Library()
     gc.disable()  # no collection copies pages, in the child or for it
@@ -131,13 +133,12 @@ def _report_clone(pipe: int, pid: int) -> None:
         report(pipe, 0, number, os.strerror(number))
 
 
-def _receive(orders: socket.socket) -> tuple[bytes, array[int]]:
+def _receive(orders: _socket.socket) -> tuple[bytes, list[int]]:
     """The next order and its descriptors, closed by an exec, which ``socket.recv_fds`` does not see to."""
-    descriptors = array("i")
-    message, ancillary, _, _ = orders.recvmsg(MESSAGE_LIMIT, ANCILLARY_SIZE, socket.MSG_CMSG_CLOEXEC)
-    for _, _, data in ancillary:
-        descriptors.frombytes(data)
-    return message, descriptors
+    message, ancillary, _, _ = orders.recvmsg(MESSAGE_LIMIT, ANCILLARY_SIZE, _socket.MSG_CMSG_CLOEXEC)
+    descriptors = b"".join([data for _, _, data in ancillary])
+    starts = range(0, len(descriptors), DESCRIPTOR_SIZE)
+    return message, [int.from_bytes(descriptors[at : at + DESCRIPTOR_SIZE], sys.byteorder) for at in starts]
 
 
 class _Library:
@@ -176,23 +177,26 @@ class _Shortcut:
     It knows no reasons. Where a call fails, the long way is taken, which fails likewise and says why.
     """
 
-    def __init__(self, cwd: str, programs: list[str], argv: tuple[str, ...], env: dict[str, str]) -> None:
-        self._cwd = os.fsencode(cwd)
-        self._programs = [os.fsencode(program) for program in programs]
-        self._argv = _strings([b"", *(os.fsencode(word) for word in argv[1:])])
-        self._env = _strings([os.fsencode(f"{name}={value}") for name, value in env.items()])
+    def __init__(self, cwd: bytes, programs: list[bytes], words: list[bytes], env: list[bytes]) -> None:
+        self._cwd = cwd
+        self._programs = programs
+        self._argv = _strings([b"", *words])
+        self._env = _strings(env)
 
     @classmethod
     def of(cls, order: Order) -> _Shortcut | None:
         """The order made ready; None where there is more to do, or where something cannot be."""
         argv, cwd, env, user, group, umask, nofile, soft_nofile = order
         is_ordinary = user is None and group is None and umask is None and nofile is None
-        if not is_ordinary or any("\0" in text for text in (cwd, *argv, *env.values())):
+        if not is_ordinary or "" in env or "=" in "".join(env):
             return None
-        if any("\0" in name or "=" in name or not name for name in env):
+        paths = [cwd, *candidates(argv[0], cwd, env)]
+        settings = [f"{name}={value}" for name, value in env.items()]
+        places, words, variables = _encode(paths), _encode(argv[1:]), _encode(settings)
+        if places is None or words is None or variables is None:
             return None
         _set_limits(None, soft_nofile)  # inherited
-        return cls(cwd, candidates(argv[0], cwd, env), argv, env)
+        return cls(places[0], places[1:], words, variables)
 
     def take(self, library: _Library) -> None:
         """Become the program, or return."""
@@ -203,6 +207,12 @@ class _Shortcut:
             library.execve(program, self._argv, self._env)
             if ctypes.get_errno() not in NOT_HERE:
                 return
+
+
+def _encode(texts: list[str] | tuple[str, ...]) -> list[bytes] | None:
+    """Each as the system knows it; None where one holds a NUL. All in one piece, as there may be a hundred."""
+    encoded = os.fsencode("\0".join(texts)).split(b"\0") if texts else []
+    return encoded if len(encoded) == len(texts) else None
 
 
 def _strings(texts: list[bytes]) -> ctypes.Array[ctypes.c_char_p]:

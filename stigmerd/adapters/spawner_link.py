@@ -274,7 +274,7 @@ def _message(blueprint: Blueprint) -> bytes:
         (
             blueprint.argv,
             blueprint.cwd,
-            dict(blueprint.env),
+            blueprint.env,
             blueprint.user,
             blueprint.group,
             blueprint.umask,

@@ -10,8 +10,11 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NoReturn
+
+import msgspec
+from msgspec.structs import replace
 
 from stigmerd.core.restart import EMPTY, RestartHistory
 from stigmerd.core.spec import RestartPolicy, RestartWhen
@@ -92,8 +95,7 @@ class FailedBecause(enum.Enum):
     INTERNAL = "internal"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class State:
+class State(msgspec.Struct, frozen=True, kw_only=True):
     """All that the next decision depends on.
 
     ``wanted`` is the operator's last word. ``due`` is when DEADLINE comes, or None.

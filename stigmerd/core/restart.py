@@ -5,13 +5,13 @@ Instants are seconds on one monotonic clock that the caller chooses.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import msgspec
+from msgspec.structs import replace
 
 from stigmerd.core.spec import RestartPolicy
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RestartHistory:
+class RestartHistory(msgspec.Struct, frozen=True, kw_only=True):
     """What has to be remembered to decide about the next restart.
 
     ``counted`` are the instants at which restarts began, oldest first, never more than

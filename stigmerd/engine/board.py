@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
+import msgspec
 from trio_util import AsyncValue, wait_any
 
 from stigmerd.core.health import NEW_STREAK, Streak, Verdict
@@ -29,8 +30,7 @@ class ProbeView:
     durations: array[float] = field(default_factory=lambda: array("f"))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class View:
+class View(msgspec.Struct, frozen=True, kw_only=True):
     """One component as it is now; frozen, so that whoever holds one holds a consistent picture.
 
     ``started_life`` is the last life that has started, however soon it ended. ``note`` says why
@@ -52,7 +52,7 @@ class View:
     note: str = ""
     last_exit: ExitDocument | None = None
     last_error: str | None = None
-    probes: Mapping[ProbeKind, ProbeView] = field(default_factory=dict)
+    probes: Mapping[ProbeKind, ProbeView] = msgspec.field(default_factory=dict)
     survivors: tuple[int, ...] = ()
     exited: bool = False
     returns: bool = False
@@ -226,4 +226,4 @@ def with_attempt(view: View, kind: ProbeKind, streak: Streak, at: str) -> View:
     if streak.duration is not None:
         durations.append(streak.duration)
     probe = ProbeView(streak=streak, last_at=at, durations=durations)
-    return replace(view, probes={**view.probes, kind: probe})
+    return msgspec.structs.replace(view, probes={**view.probes, kind: probe})

@@ -11,6 +11,7 @@ from stigmerd.core.health import Outcome, Streak, Verdict
 from stigmerd.core.spec import ComponentSpec, GrpcHandler, Handler, HttpHandler, ProbeKind, ProcessSpec, TcpHandler
 from stigmerd.engine.ports import Life, World
 from stigmerd.engine.prober import run_probe
+from stigmerd.engine.turns import Turns
 
 IMPOSTOR_PERIOD = 30.0
 """Seconds between two looks at who listens on an address that answers: the look costs more than the probe."""
@@ -30,6 +31,7 @@ class Checkup:
         spec: ComponentSpec,
         life: Life,
         world: World,
+        turns: Turns,
         *,
         on_attempt: Callable[[ProbeKind, Streak], None],
         on_impostor: Callable[[str], None],
@@ -37,6 +39,7 @@ class Checkup:
         self._spec = spec
         self._life = life
         self._world = world
+        self._turns = turns
         self._on_attempt = on_attempt
         self._on_impostor = on_impostor
         self._looked_at = float("-inf")
@@ -72,7 +75,7 @@ class Checkup:
             return await self._unmask(kind, probe.handler, outcome)
 
         bound = self._world.bind_probe(probe.handler, self._life, self._spec)
-        await run_probe(kind, probe, bound, self._world.clock, seen, unmask)
+        await run_probe(kind, probe, bound, self._world.clock, self._turns, seen, unmask)
 
     async def _unmask(self, kind: ProbeKind, handler: Handler, outcome: Outcome) -> Outcome:
         """Look whether it is this component that answered. Source: faults, "a stranger answers"."""

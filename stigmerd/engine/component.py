@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 
+import msgspec
 import trio
 
 from stigmerd.core.event import Entry
@@ -38,6 +39,7 @@ from stigmerd.engine.ports import (
 )
 from stigmerd.engine.restore import to_record, unborn_view
 from stigmerd.engine.telling import Condemnation, Teller
+from stigmerd.engine.turns import Turns
 
 SPAWN_BOUND = 10.0
 """Seconds until a spawn is given up."""
@@ -110,6 +112,7 @@ class Component:
         world: World,
         board: Board,
         journal: Journal,
+        turns: Turns,
         *,
         on_new_life: Callable[[str], None],
         is_closing: Callable[[], bool],
@@ -118,6 +121,7 @@ class Component:
         self._world = world
         self._board = board
         self._journal = journal
+        self._turns = turns
         self._teller = Teller(spec.name, journal, world.logs)
         self._on_new_life = on_new_life
         self._is_closing = is_closing
@@ -213,7 +217,7 @@ class Component:
     async def fail_internally(self, error: str) -> None:
         """Put the component into failed after a bug in its task, with nothing of its life left alive."""
         await self._end_at_once()
-        state = replace(
+        state = msgspec.structs.replace(
             self._state,
             phase=Phase.FAILED,
             due=None,
@@ -279,9 +283,7 @@ class Component:
         """Take in one message, or the deadline, whichever comes first."""
         due = self._state.due
         if not self._mail and (due is None or due > trio.current_time()):
-            self._arrived = trio.Event()
-            with trio.move_on_at(due if due is not None else float("inf")):
-                await self._arrived.wait()
+            await self._wait_arrival(due)
         if not self._mail:
             self._step(Event.DEADLINE)
             self._save()
@@ -297,7 +299,17 @@ class Component:
             case Seen():
                 if message.life == self._state.life:
                     message.then()
+                if self._mail:
+                    return  # it is remembered with what comes next, before anything is awaited
         self._save()
+
+    async def _wait_arrival(self, due: float | None) -> None:
+        self._arrived = trio.Event()
+        if due is None:  # mostly; and a scope takes as long as all else that is done here
+            await self._arrived.wait()
+            return
+        with trio.move_on_at(due):
+            await self._arrived.wait()
 
     def _take(self, ask: Ask) -> None:
         if ask.event is not Event.DOWN and self._is_closing():
@@ -363,11 +375,20 @@ class Component:
             self._enter(decided.state)
         else:
             self._show(state=decided.state)
-        if decided.command is Command.CHECK_GATE and self._is_gate_trivial():
+        if self._is_backoff_over():
+            self._step(Event.DEADLINE)
+        elif decided.command is Command.CHECK_GATE and self._is_gate_trivial():
             self._step(Event.OPEN)
         elif decided.command is Command.END and self._tenure is not None:
             self._stop_checkup()
             self._tenure.end(self._spec.stop, self._cap)
+
+    def _is_backoff_over(self) -> bool:
+        """Whether the next life may begin in this very step, and be remembered in one record with the end
+        of the last one, unless somebody has asked for something meanwhile."""
+        state = self._state
+        is_due = state.due is not None and state.due <= trio.current_time()
+        return state.phase is Phase.BACKOFF and is_due and not self._mail
 
     def _enter(self, new: State) -> None:
         """Enter a phase: written down first, visible only then."""
@@ -397,7 +418,7 @@ class Component:
     def _show(self, **changes: object) -> None:
         """Publish the component as it is now. A change of readiness is told first."""
         before = self._view
-        view = replace(before, **changes)  # type: ignore[arg-type]
+        view = msgspec.structs.replace(before, **changes)
         if view == before:
             return
         if view.phase is Phase.RUNNING and view.ready != before.ready and not view.exited:
@@ -407,7 +428,7 @@ class Component:
         self._board.publish(view)
 
     def _save(self) -> None:
-        """Remember the component as it is now. Whoever shows a change does this before it awaits anything."""
+        """Remember the component as it is now. Whoever shows a decision does this before it awaits anything."""
         if self._unsaved:
             self._unsaved = False
             now = trio.current_time()
@@ -465,6 +486,7 @@ class Component:
 
     async def _launch(self) -> None:
         assert self._view.identity is not None
+        self._save()  # the intent comes before the spawn
         order = LaunchOrder(spec=self._spec, life=self._state.life, nonce=self._view.identity.nonce)
         with self._launching:
             try:
@@ -501,7 +523,7 @@ class Component:
             self._check_up(life)
 
     def _new_tenure(self, life: Life) -> Tenure:
-        return Tenure(life, on_exit=self._exit_seen, on_kill=self._grace_ran_out)
+        return Tenure(life, on_exit=self._leader_exited, on_kill=self._grace_ran_out)
 
     def _attend(self, tenure: Tenure) -> None:
         assert self._tasks is not None
@@ -516,8 +538,14 @@ class Component:
     def _grace_ran_out(self) -> None:
         self._teller.event("killed", self._state.life, reason=self._cause, message="still alive when the grace ran out")
 
+    def _leader_exited(self, status: ExitStatus) -> None:
+        """Have it remembered a turn later: mostly nothing else of the life is alive, and it is remembered
+        together with what it leads to. Should the daemon die before, the history knows of the exit."""
+        self._exit_seen(status)
+        self._saw(lambda: None)
+
     def _exit_seen(self, status: ExitStatus) -> None:
-        """Record an exit, once, in the instant it is seen. What it leads to waits until all is dead."""
+        """Tell an exit, once, in the instant it is seen. What it leads to waits until all is dead."""
         state = self._state
         at = rfc3339(self._world.clock.wall())
         if self._told_exit is None:
@@ -533,7 +561,6 @@ class Component:
             self._show(exited=True, last_exit=last_exit)
         else:
             self._show(exited=True, last_exit=last_exit, last_error=str(status), note=str(status))
-        self._save()
 
     def _over(self, tenure: Tenure, ended: Ended) -> None:
         self._stop_checkup()
@@ -569,7 +596,7 @@ class Component:
         if not self._spec.probes:
             return
         self._checkup = Checkup(
-            self._spec, life, self._world, on_attempt=self._attempted, on_impostor=self._impostor_seen
+            self._spec, life, self._world, self._turns, on_attempt=self._attempted, on_impostor=self._impostor_seen
         )
         self._tasks.start_soon(self._checkup.run, started)
 

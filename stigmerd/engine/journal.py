@@ -18,8 +18,7 @@ FEED_LIMIT = 1000
 
 def rfc3339(seconds: float) -> str:
     """An instant since the epoch as RFC 3339 in UTC with milliseconds."""
-    at = datetime.fromtimestamp(seconds, UTC)
-    return f"{at:%Y-%m-%dT%H:%M:%S}.{at.microsecond // 1000:03d}Z"
+    return f"{datetime.fromtimestamp(seconds, UTC).isoformat(timespec='milliseconds')[:-6]}Z"
 
 
 class Feed:
@@ -46,9 +45,7 @@ class Feed:
     async def receive(self) -> tuple[int, Entry]:
         """The next entry, after how many that were missed."""
         await trio.lowlevel.checkpoint()
-        while not self._entries:
-            self._arrived = trio.Event()
-            await self._arrived.wait()
+        await self.wait_arrival()
         missed, self._missed = self._missed, 0
         return missed, self._entries.popleft()
 
@@ -58,11 +55,19 @@ class Feed:
         self._missed = 0
         return count
 
+    async def wait_arrival(self) -> None:
+        """Wait until there is an entry to take."""
+        while not self._entries:
+            self._arrived = trio.Event()
+            await self._arrived.wait()
+
+    def take(self, limit: int) -> tuple[Entry, ...]:
+        """What is there, up to ``limit`` entries, without waiting for more."""
+        return tuple(self._entries.popleft() for _ in range(min(limit, len(self._entries))))
+
     def take_rest(self) -> tuple[Entry, ...]:
         """All that still waits, without waiting for more."""
-        rest = tuple(self._entries)
-        self._entries.clear()
-        return rest
+        return self.take(len(self._entries))
 
     def _concerns(self, entry: Entry) -> bool:
         return not self._names or entry.component in self._names

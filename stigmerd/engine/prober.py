@@ -14,6 +14,7 @@ import trio
 from stigmerd.core.health import LATENESS_LIMIT, NEW_STREAK, Outcome, Streak
 from stigmerd.core.spec import PROBE_CEILING, ProbeKind, ProbeSpec
 from stigmerd.engine.ports import Clock, Probe
+from stigmerd.engine.turns import Turns
 
 Check = Callable[[Outcome], Awaitable[Outcome]]
 
@@ -23,12 +24,14 @@ async def run_probe(
     spec: ProbeSpec,
     probe: Probe,
     clock: Clock,
+    turns: Turns,
     on_attempt: Callable[[Streak], None],
     double_check: Check | None = None,
 ) -> None:
     """Attempt until cancelled, and tell every streak that results.
 
-    ``double_check`` may turn a pass into something else: it is asked within the same limit.
+    ``double_check`` may turn a pass into something else: it is asked within the same limit. Time
+    spent waiting for a turn moves the plan, and is no lateness.
     """
     streak = NEW_STREAK
     due = trio.current_time() + spec.initial_delay
@@ -36,9 +39,12 @@ async def run_probe(
         due += random.random() * spec.period  # so that a thousand do not run in one instant
     while True:
         await trio.sleep_until(due)
-        began = trio.current_time()
-        outcome = await attempt(spec, probe, due, clock, double_check)
-        streak = streak.after(outcome, trio.current_time() - began, spec)
+        came = trio.current_time()
+        async with turns.turn(spec.handler_name) as turn:
+            due += turn - came
+            began = trio.current_time()
+            outcome = await attempt(spec, probe, due, clock, double_check)
+            streak = streak.after(outcome, trio.current_time() - began, spec)
         on_attempt(streak)
         due = max(due + spec.period, trio.current_time())
 

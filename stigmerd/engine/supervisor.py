@@ -20,6 +20,7 @@ from stigmerd.engine.component import Component
 from stigmerd.engine.journal import Journal
 from stigmerd.engine.operations import Answer
 from stigmerd.engine.ports import World
+from stigmerd.engine.turns import Turns
 
 START_TIMEOUT = 60.0
 """Seconds that a start waits where the operator names no timeout."""
@@ -46,6 +47,7 @@ class Supervisor:
         self.board = Board()
         self.journal = Journal(world.events, world.clock)
         self._world = world
+        self._turns = Turns()
         self._specs: dict[str, ComponentSpec] = dict(specs)
         self._components: dict[str, Component] = {}
         self._scopes: dict[str, trio.CancelScope] = {}
@@ -89,6 +91,7 @@ class Supervisor:
             self._world,
             self.board,
             self.journal,
+            self._turns,
             on_new_life=self._tell_dependents,
             is_closing=lambda: self._closing,
             restored=restored,

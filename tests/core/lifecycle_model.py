@@ -8,8 +8,9 @@ it anywhere, in any of the sampled states, is wrong; so is a model that differs 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from itertools import product
+
+from msgspec.structs import replace
 
 from stigmerd.core.lifecycle import (
     Command,
