@@ -13,8 +13,8 @@ from stigmerd.cli.errors import FAILED, NOT_RUNNING, OK, CommandError, check_nam
 from stigmerd.cli.escape import escape, escape_line
 from stigmerd.cli.paint import Line, Span, cut_line, line, paint, screen_width, wants_colour
 from stigmerd.cli.reach import fetch_status, find_home, hint, reached
-from stigmerd.cli.render import SYMBOLS
 from stigmerd.cli.status import last_known
+from stigmerd.cli.table import SYMBOLS
 from stigmerd.cli.times import ago, local_time
 from stigmerd.core.explain import TAIL_LINES, ExplainReport, build_report
 from stigmerd.core.status import to_plain
