@@ -84,7 +84,9 @@ def shown(*, quiet: bool) -> Iterator[Progress]:
         from rich.console import Console
         from rich.live import Live
 
-        with Live(console=Console(), transient=True, refresh_per_second=8) as live:
+        from stigmerd.cli.terminal import ended_by_signals
+
+        with ended_by_signals(), Live(console=Console(), transient=True, refresh_per_second=8) as live:
             yield Table(live.update)
     else:
         yield Lines()

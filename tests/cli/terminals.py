@@ -26,6 +26,7 @@ class Terminal:
 
     def __init__(self, words: Sequence[str], *, columns: int = 80, rows: int = 30) -> None:
         self._master, slave = pty.openpty()
+        self._is_hung_up = False
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
         environment = {**os.environ, "TERM": "xterm-256color"}
         for name in ("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR"):
@@ -47,7 +48,23 @@ class Terminal:
         self.process.kill()
         self.process.wait()
         os.close(self._slave)
+        if not self._is_hung_up:
+            os.close(self._master)
+
+    def hang_up(self) -> None:
+        """Close the window."""
+        self._is_hung_up = True
         os.close(self._master)
+
+    def resize(self, columns: int, rows: int) -> None:
+        """Draw the window larger or smaller."""
+        fcntl.ioctl(self._master, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+
+    def is_given_back(self) -> bool:
+        """Whether the second screen was left, the cursor is shown, and the keyboard is as it was."""
+        is_first = self.seen.rfind(b"\x1b[?1049l") > self.seen.rfind(b"\x1b[?1049h")
+        has_cursor = self.seen.rfind(b"\x1b[?25h") > self.seen.rfind(b"\x1b[?25l")
+        return is_first and has_cursor and self.echoes()
 
     def type(self, keys: bytes) -> None:
         """Press keys."""

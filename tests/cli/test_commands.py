@@ -282,44 +282,6 @@ def test_events_are_told_as_text_and_as_json(running: Stack) -> None:
     assert running.cli("events", "web", "--since", "0s").stdout == ""
 
 
-# watch
-
-
-def test_watch_draws_obeys_keys_and_leaves_the_terminal_clean(running: Stack) -> None:
-    life = grown_up(running, "web")["life"]
-    with terminal("server", "status", "--watch", "--home", str(running.home), columns=100, rows=40) as screen:
-        screen.read_until(b"q quit")
-        assert b"\x1b[?1049h" in screen.seen
-        screen.type(b"kr")
-        running.wait_state("web", "running", life=life + 1)
-        screen.read_until(b"restart: web: running")
-        screen.type(b"e")
-        screen.read_until(b"any key goes back")
-        screen.type(b"x")
-        screen.read_until(b"q quit")
-        screen.type(b"q")
-        screen.read_to_end()
-        assert screen.process.returncode == 0
-        assert screen.echoes()
-    assert screen.seen.rindex(b"\x1b[?1049l") > screen.seen.rindex(b"\x1b[?1049h")
-    assert screen.seen.rindex(b"\x1b[?25h") > screen.seen.rindex(b"\x1b[?25l")
-
-
-def test_watch_on_a_pipe_prints_a_document_per_change(running: Stack) -> None:
-    command = [sys.executable, "-m", "stigmerd.cli", "server", "status", "web", "--watch", "--json"]
-    with subprocess.Popen([*command, "--home", str(running.home)], stdout=subprocess.PIPE) as watcher:
-        assert watcher.stdout is not None
-        first = json.loads(watcher.stdout.readline())
-        grown_up(running, "web")
-        running.cli("restart", "web")
-        second = json.loads(watcher.stdout.readline())
-        watcher.send_signal(signal.SIGINT)
-        watcher.stdout.read()
-        assert watcher.wait(10) == 130
-    assert first["components"][0]["state"] == "running"
-    assert [c["name"] for c in second["components"]] == ["web"]
-
-
 # the daemon
 
 
