@@ -14,8 +14,8 @@ from stigmerd.cli.paint import Line, Span, line, paint, wants_colour
 from stigmerd.cli.reach import find_home
 from stigmerd.cli.status import known_names
 from stigmerd.cli.times import ago, local_time, parse_rfc3339, parse_since
+from stigmerd.core.describe import describe
 from stigmerd.core.event import Entry
-from stigmerd.core.explain import describe
 
 POLL = 0.05
 """Seconds between two looks for new events."""

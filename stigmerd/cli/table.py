@@ -45,7 +45,8 @@ def symbol_of(component: ComponentDocument) -> Span:
 def health_of(component: ComponentDocument) -> Span:
     """One word about the component's health, as a reader would say it."""
     if component.alive is not None:
-        return Span("alive", "busy") if component.alive else Span("dead", "off")
+        was_up = component.state in {"starting", "running", "unhealthy", "stopping"}
+        return Span("alive", "busy") if component.alive else Span("dead" if was_up else "-", "off")
     if component.state == "stopped":
         return Span("-" if component.enabled else "disabled", "off")
     if component.state == "running":

@@ -18,7 +18,7 @@ from stigmerd.adapters.store import EventTail, Home
 from stigmerd.cli.errors import NOT_RUNNING, OK, CommandError
 from stigmerd.cli.escape import escape_line
 from stigmerd.cli.events import render_event
-from stigmerd.cli.paint import Line, Span, cut_line, line, paint, screen_width, wants_colour
+from stigmerd.cli.paint import Line, Span, cut_line, line
 from stigmerd.cli.reach import explained, fetch_status, find_home, narrow, open_client, reached, to_document
 from stigmerd.cli.render import below, heading
 from stigmerd.cli.status import last_known, print_status, status
@@ -317,7 +317,7 @@ class Watch:
 
     def _leave_for_report(self, name: str) -> None:
         """Show the report on a component on the first screen until a key."""
-        from stigmerd.cli.explain import fetch_report, render_report
+        from stigmerd.cli.explain import fetch_report, print_report
 
         try:
             report = fetch_report(self._home, name)
@@ -325,8 +325,8 @@ class Watch:
             self._message = str(exc)
             return
         with self._screen.left():
-            lines = render_report(report, now=time.time(), command=report.command, width=screen_width(sys.stdout))
-            sys.stdout.write(paint(lines, colour=wants_colour(sys.stdout)) + "--- any key goes back\n")
+            print_report(report, self._home)
+            sys.stdout.write("--- any key goes back\n")
             sys.stdout.flush()
             while not self._screen.read_key(TICK):
                 pass

@@ -136,11 +136,13 @@ def test_verbose_status_shows_probes_budget_usage_command_and_log() -> None:
 
 def test_status_of_a_dead_daemon_says_who_is_still_alive() -> None:
     alive = msgspec.structs.replace(SERVER, alive=True)
-    dead = msgspec.structs.replace(RUNNER, alive=False)
-    text = plain(stack(alive, dead, daemon=None), 100)
+    dead = msgspec.structs.replace(AGENT, state="running", alive=False)
+    none = msgspec.structs.replace(RUNNER, alive=False)
+    text = plain(stack(alive, dead, none, daemon=None), 100)
     assert text.startswith("✗ not supervised: last known states, still alive: stigmer-server\n")
     assert re.search(r"stigmer-server +running +alive", text)
-    assert re.search(r"workflow-runner +restarting +dead", text)
+    assert re.search(r"agent-runner +running +dead", text)
+    assert re.search(r"workflow-runner +restarting +- ", text)
     assert "restarts in" not in text
 
 
