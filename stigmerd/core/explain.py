@@ -143,11 +143,16 @@ def _gate(component: ComponentDocument, own: Sequence[Entry]) -> _Failure | None
     sentence = component.reason or (entry.message if entry else "") or f"waiting for {component.blocked_by}"
     return _Failure(
         cause=reason if reason in GATES else "dependency",
-        happened=_sentence(f"It has not been started, because it is {_lower_first(sentence)}"),
+        happened=_sentence(f"It has not been started{_because(sentence)}"),
         at=entry.at if entry else None,
         life=component.life or None,
         evidence=_sentences([f"Before that: {component.last_error}"] if component.last_error else []),
     )
+
+
+def _because(sentence: str) -> str:
+    """The reason as it reads within a sentence: ``, because it is waiting for db to be ready``."""
+    return f", because {'it is ' if sentence.startswith('waiting') else ''}{_lower_first(sentence)}"
 
 
 def _last_failure(component: ComponentDocument, own: Sequence[Entry]) -> _Failure | None:
@@ -255,7 +260,7 @@ def _given_up(component: ComponentDocument, own: Sequence[Entry]) -> list[str]:
     match verdict.reason:
         case "budget":
             spent = verdict.message.split(":")[0]
-            return [f"It is not restarted any more: {spent} are as many as it may have."]
+            return [f"Its restart budget is spent: {spent}."]
         case "fatal_exit":
             return ["It is not restarted: a restart cannot help after this exit code (fatal_exit_codes)."]
         case "trial":
@@ -484,8 +489,8 @@ def _repair(component: ComponentDocument, failure: _Failure) -> str:
         return _look_at_program(component, failure)
     if failure.cause == "internal":
         return "stigmer server logs stigmerd"
-    if failure.cause == "unkillable" and (pids := re.findall(r"pid (\d+)", failure.happened)):
-        return f"ps -o pid,stat,wchan,args -p {','.join(pids)}"
+    if failure.cause == "unkillable" and (survivors := _pids(failure.happened)):
+        return f"ps -o pid,stat,wchan,args -p {survivors}"
     return f"stigmer server restart {component.name}"
 
 
@@ -503,7 +508,14 @@ def _gate_command(component: ComponentDocument) -> str:
     pull = _pull_command(component.reason)
     if pull is not None:
         return pull
+    if holders := _pids(component.reason):
+        return f"ps -o pid,user,args -p {holders}"
     return "docker info" if component.kind == "container" else f"stigmer server status {component.name} --watch"
+
+
+def _pids(text: str) -> str:
+    """The pids that a message names, as ``ps -p`` takes them."""
+    return ",".join(re.findall(r"\bpids? (\d+)", text))
 
 
 def _pull_command(text: str) -> str | None:

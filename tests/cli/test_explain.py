@@ -145,6 +145,14 @@ def test_waiting_component_is_explained_by_the_root_of_what_it_waits_for() -> No
     assert report.command == "stigmer server explain agent-runner"
 
 
+def test_stranger_on_a_port_is_the_first_thing_to_look_at() -> None:
+    reason = "port 7234 is taken by pid 4321 (python3 -m http.server)"
+    component = msgspec.structs.replace(RUNNER, state="waiting", reason=reason, next_start_at=None)
+    report = explain(entry(5, "waiting", reason="port", message=reason), component=component)
+    assert (report.cause, report.command) == ("port", "ps -o pid,user,args -p 4321")
+    assert report.happened == f"It has not been started, because {reason}."
+
+
 def test_dependency_that_failed_just_before_is_the_root_cause_of_a_crash() -> None:
     component = msgspec.structs.replace(RUNNER, depends_on={"stigmer-server": "ready"})
     failed_before = msgspec.structs.replace(
@@ -224,7 +232,7 @@ def test_failed_component_waits_for_the_operator_or_its_trial() -> None:
 @pytest.mark.parametrize(
     ("reason", "message", "said"),
     [
-        ("budget", "10 restarts within 600 s: exited with code 1", "10 restarts within 600 s are as many"),
+        ("budget", "10 restarts within 600 s: exited with code 1", "budget is spent: 10 restarts within 600 s."),
         ("fatal_exit", "exited with code 78; restarting cannot help", "fatal_exit_codes"),
         ("trial", "the trial failed: exited with code 1", "trial start"),
         ("exit", "exited with code 1; restart policy 'never' ends here", "policy ends here"),
