@@ -14,10 +14,11 @@ from collections.abc import Sequence
 
 import msgspec
 
+from stigmerd.adapters.output import DAEMON
 from stigmerd.adapters.store import EventTail, Home
 from stigmerd.cli.errors import NOT_RUNNING, OK, CommandError
 from stigmerd.cli.escape import escape_line
-from stigmerd.cli.events import render_event
+from stigmerd.cli.events import NAME_ROOM, render_event
 from stigmerd.cli.paint import Line, Span, cut_line, line
 from stigmerd.cli.reach import explained, fetch_status, find_home, narrow, open_client, reached, to_document
 from stigmerd.cli.render import below, heading
@@ -258,7 +259,9 @@ class Watch:
                 document.components, name, now=now, width=width, room=room, verbose=self._verbose
             )
         room = height - len(head) - len(body) - len(foot) - 1
-        events = [line(), *(render_event(entry, now) for entry in list(self._events)[-room:])] if room > 0 else []
+        newest = list(self._events)[-room:] if room > 0 else []
+        names = max((len(entry.component or DAEMON) for entry in newest), default=0)
+        events = [line(), *(render_event(entry, now, min(names, NAME_ROOM)) for entry in newest)] if newest else []
         padding = [line()] * (height - len(head) - len(body) - len(events) - len(foot))
         lines = [*head, *body, *events, *padding][: max(0, height - len(foot))] + foot
         return [cut_line(spans, width) for spans in lines]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -276,10 +277,34 @@ def test_followed_log_survives_restarts_and_shows_a_line_within_100_ms(running: 
 
 
 def test_events_are_told_as_text_and_as_json(running: Stack) -> None:
-    assert "web #1 running" in running.cli("events", "web").stdout
+    assert re.search(r"ago  web +#1 running\n", running.cli("events", "web").stdout)
     entries = [json.loads(text) for text in running.cli("events", "--json").stdout.splitlines()]
     assert entries == running.events()[: len(entries)]
     assert running.cli("events", "web", "--since", "0s").stdout == ""
+
+
+def test_events_are_chosen_by_kind_reason_and_number(running: Stack) -> None:
+    def chosen(*words: str) -> list[dict[str, Any]]:
+        return [json.loads(text) for text in running.cli("events", *words, "--json").stdout.splitlines()]
+
+    running.cli("restart", "worker")
+    everything = running.events()
+    starts = [entry for entry in everything if entry["event"] in {"starting", "stopping"}]
+    assert chosen("--event", "starting", "--event", "stopping") == starts
+    asked = [entry for entry in starts if entry["reason"] == "operator" and entry["component"] == "worker"]
+    assert chosen("worker", "--event", "starting", "--event", "stopping", "--reason", "operator") == asked
+    assert len(asked) >= 2
+    assert chosen("--event", "starting", "--event", "stopping", "--tail", "2") == starts[-2:]
+    assert chosen("--tail", "0") == []
+
+
+def test_logs_as_json_are_an_object_a_line(running: Stack) -> None:
+    output = running.cli("logs", "web", "hostile", "--json").stdout
+    lines = [json.loads(text) for text in output.splitlines()]
+    assert output.isascii()
+    assert {line["component"] for line in lines} == {"web", "hostile"}
+    assert any(line["line"] == "web is up" and line["at"] is not None for line in lines)
+    assert any(line["line"].startswith("\x1b[31mred\x1b]0;title\x07 \\x9b") for line in lines)
 
 
 # the daemon
