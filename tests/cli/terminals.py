@@ -20,6 +20,12 @@ LIMIT = 20.0
 OWN_CODES = re.compile(rb"\x1b\[[0-9;]*m")
 """The CLI's own colours: the only escape sequences that a plain command may write."""
 
+LIVE_CODES = re.compile(rb"\x1b\[(?:[0-9;]*m|\?(?:1049|25)[hl]|[0-9]*[AK]|H)|\r(?=\x1b\[[0-9]*[AK])")
+"""What a live view may write, too: the second screen, the cursor shown or hidden, up, home, erase a line."""
+
+ALSO_TEXT = "\n\t\u200c\u200d"
+"""Newline, tab, and the joiners, which Persian, Hindi and emoji are written with and a terminal obeys in no way."""
+
 
 class Terminal:
     """One command in a terminal of its own."""
@@ -84,6 +90,10 @@ class Terminal:
             self._read(0.05)
         return self.seen[start:]
 
+    def read_some(self) -> None:
+        """Read what comes next."""
+        self._read(0.05)
+
     def read_to_end(self) -> bytes:
         """Read until the command has ended, and return all that it ever wrote."""
         deadline = time.monotonic() + LIMIT
@@ -114,7 +124,11 @@ def terminal(*words: str, columns: int = 80, rows: int = 30) -> Iterator[Termina
         one.close()
 
 
-def unexpected_bytes(data: bytes) -> set[str]:
-    """Whatever is neither printable text, nor newline, tab, or a colour of the CLI's own."""
-    text = OWN_CODES.sub(b"", data).replace(b"\r\n", b"\n").decode("utf-8", "surrogateescape")
-    return {character for character in text if not (character.isprintable() or character in "\n\t")}
+def unexpected_bytes(data: bytes, *, live: bool = False) -> set[str]:
+    """Whatever is neither printable text, nor newline, tab, or a colour of the CLI's own.
+
+    ``live``: the command may draw in place, too.
+    """
+    data = (LIVE_CODES if live else OWN_CODES).sub(b"", data).replace(b"\r\n", b"\n")
+    text = data.decode("utf-8", "surrogateescape")
+    return {character for character in text if not (character.isprintable() or character in ALSO_TEXT)}
