@@ -217,11 +217,19 @@ HOSTILE_FILES = [
 def test_mistakes_in_a_hostile_file_are_told_in_plain_text(text: str, tmp_path: Path) -> None:
     file = tmp_path / f"{EVIL_WORD}.toml"
     file.write_text(text)
-    for words in (["check", str(file)], ["start", "--config", str(file)]):
-        with terminal("server", *words, "--home", str(tmp_path / "home")) as screen:
-            output = screen.read_to_end()
-            assert screen.process.returncode == 2, output
-        assert unexpected_bytes(output, live=True) == set()
+    with terminal("server", "check", str(file)) as screen:
+        output = screen.read_to_end()
+        assert screen.process.returncode == 2, output
+    assert unexpected_bytes(output) == set()
+
+
+def test_start_with_a_hostile_file_is_refused_in_plain_text(tmp_path: Path) -> None:
+    file = tmp_path / f"{EVIL_WORD}.toml"
+    file.write_text(HOSTILE_FILES[2])
+    with terminal("server", "start", "--config", str(file), "--home", str(tmp_path / "home")) as screen:
+        output = screen.read_to_end()
+        assert screen.process.returncode == 2, output
+    assert unexpected_bytes(output, live=True) == set()
 
 
 def test_dead_daemon_and_its_end_are_told_in_plain_text(tmp_path: Path) -> None:
