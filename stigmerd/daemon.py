@@ -26,7 +26,7 @@ import trio
 from stigmerd import __version__
 from stigmerd.adapters import identity, probes
 from stigmerd.adapters.containers import ContainersOnDemand
-from stigmerd.adapters.output import LogFiles, tail_lines
+from stigmerd.adapters.output import LogFiles, tail_texts
 from stigmerd.adapters.platform import Platform
 from stigmerd.adapters.ports import PortWatch
 from stigmerd.adapters.process import ProcessLauncher
@@ -40,7 +40,7 @@ from stigmerd.control.handlers import Hello
 from stigmerd.control.protocol import PROTOCOL
 from stigmerd.control.server import ControlServer, ControlSocketError
 from stigmerd.core.exit_status import ExitStatus
-from stigmerd.core.explain import TAIL_LINES, build_report
+from stigmerd.core.explain import ExplainReport, build_report
 from stigmerd.core.lifecycle import LIVE_PHASES, Phase
 from stigmerd.core.order import Change
 from stigmerd.core.record import DaemonRecord
@@ -634,10 +634,11 @@ class Daemon:
         everything = tuple(self._document(other) for other in self._supervisor.board.names())
         document = self._document(known)
         events = await trio.to_thread.run_sync(self._supervisor.journal.history, known)
-        lines = await trio.to_thread.run_sync(tail_lines, document.log, TAIL_LINES)
-        tail = [line.decode("utf-8", "backslashreplace") for line in lines]
-        report = build_report(document, everything, events, tail, self._clock.wall())
-        plain: dict[str, Any] = to_plain(report)
+
+        def look() -> ExplainReport:
+            return build_report(document, everything, events, lambda n: tail_texts(document.log, n), self._clock.wall())
+
+        plain: dict[str, Any] = to_plain(await trio.to_thread.run_sync(look))
         return plain
 
     async def shutdown(self, *, timeout: float | None = None, now: bool = False) -> tuple[Answer, ...]:

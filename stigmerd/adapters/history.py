@@ -122,6 +122,11 @@ class EventTail:
         self._fd: int | None = None
         self._offset = 0
 
+    @classmethod
+    def of_last(cls, home: Home, count: int | None) -> Self:
+        """Begin with the last ``count`` entries; None: with all that are kept."""
+        return cls(home, 0 if count is None else max(0, _find_last_seq(_events_path(home)) - count))
+
     def __enter__(self) -> Self:
         return self
 

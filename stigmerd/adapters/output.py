@@ -15,10 +15,10 @@ from datetime import UTC, datetime
 from stigmerd.adapters.files import RefusedError, open_regular
 from stigmerd.adapters.home import Home, HomeError
 from stigmerd.adapters.rotation import Rotation, can_collapse
-from stigmerd.adapters.tail import LogTail, tail_lines
+from stigmerd.adapters.tail import LogTail, tail_texts
 from stigmerd.core.spec import LogPolicy
 
-__all__ = ["DAEMON", "LogFiles", "LogRefusedError", "LogTail", "tail_lines"]
+__all__ = ["DAEMON", "LogFiles", "LogRefusedError", "LogTail", "tail_texts"]
 
 DAEMON = "stigmerd"
 """The name of the daemon's own log."""

@@ -233,6 +233,11 @@ def tail_lines(path: str, count: int) -> list[bytes]:
         return (lines + tail.flush())[:count]
 
 
+def tail_texts(path: str, count: int) -> list[str]:
+    """The same as text; what is no UTF-8 becomes ``\\xff``."""
+    return [line.decode("utf-8", "backslashreplace") for line in tail_lines(path, count)]
+
+
 class _Lines:
     """Turns bytes as they come into lines."""
 

@@ -294,6 +294,7 @@ def logs(
         bool, Parameter(name="--raw", negative="", help="The bytes as they are: no escaping, no prefix.")
     ] = False,
     home: HomeOption = None,
+    json: JsonOption = False,
 ) -> int:
     """Show what components wrote, several in the order of their times, and go on with what is new.
 
@@ -319,6 +320,7 @@ def logs(
         grep=grep,
         previous=previous,
         raw=raw,
+        as_json=json,
     )
     return group.logs(wish, home=home)
 
@@ -326,6 +328,12 @@ def logs(
 @server.command(group=LOOK)
 def events(
     *names: str,
+    event: Annotated[
+        tuple[str, ...], Parameter(name="--event", negative="", help="Only these, such as exited or failed.")
+    ] = (),
+    reason: Annotated[
+        tuple[str, ...], Parameter(name="--reason", negative="", help="Only for these reasons, such as budget.")
+    ] = (),
     follow: FollowOption = None,
     since: SinceOption = None,
     tail: Annotated[
@@ -340,7 +348,8 @@ def events(
 
         stigmer server events --since 1h
         stigmer server events workflow-runner -f
-        stigmer server events --json | jq 'select(.event == "exited")'
+        stigmer server events --event exited --event failed
+        stigmer server events --json | jq 'select(.uptime < 1)'
 
     Parameters
     ----------
@@ -349,7 +358,9 @@ def events(
     """
     from stigmerd.cli import events as group
 
-    return group.events(names, follow=bool(follow), since=since, tail=tail, home=home, as_json=json)
+    return group.events(
+        names, kinds=event, reasons=reason, follow=bool(follow), since=since, tail=tail, home=home, as_json=json
+    )
 
 
 @server.command(alias="why", group=LOOK)

@@ -11,12 +11,12 @@ import msgspec
 from stigmerd.adapters.store import Home, read_events
 from stigmerd.cli.errors import FAILED, NOT_RUNNING, OK, CommandError, check_names
 from stigmerd.cli.escape import escape, escape_line
-from stigmerd.cli.paint import Line, Span, cut_line, line, paint, screen_width, wants_colour
+from stigmerd.cli.paint import Line, Span, cells, cut_line, line, paint, screen_width, wants_colour
 from stigmerd.cli.reach import fetch_status, find_home, hint, reached
-from stigmerd.cli.render import SYMBOLS
 from stigmerd.cli.status import last_known
+from stigmerd.cli.table import SYMBOLS
 from stigmerd.cli.times import ago, local_time
-from stigmerd.core.explain import TAIL_LINES, ExplainReport, build_report
+from stigmerd.core.explain import ExplainReport, build_report
 from stigmerd.core.status import to_plain
 
 
@@ -27,10 +27,15 @@ def explain(name: str, *, home: str | None, as_json: bool) -> int:
     if as_json:
         sys.stdout.write(json.dumps(to_plain(report)) + "\n")
         return OK
-    command = _with_home(report.command, place)
+    print_report(report, place)
+    return OK
+
+
+def print_report(report: ExplainReport, home: Home) -> None:
+    """Write the report to stdout, with a command that reaches this home's daemon."""
+    command = hint(report.command, home) if report.command.startswith("stigmer ") else report.command
     lines = render_report(report, now=time.time(), command=command, width=screen_width(sys.stdout))
     sys.stdout.write(paint(lines, colour=wants_colour(sys.stdout)))
-    return OK
 
 
 def fetch_report(home: Home, name: str) -> ExplainReport:
@@ -53,27 +58,32 @@ def fetch_report(home: Home, name: str) -> ExplainReport:
 
 def report_from_files(home: Home, name: str) -> ExplainReport:
     """The report without a daemon: last known state, event history and log."""
-    from stigmerd.adapters.output import tail_lines
+    from stigmerd.adapters.output import tail_texts
 
     components = last_known(home).components
     check_names([name], [component.name for component in components])
     component = next(component for component in components if component.name == name)
-    tail = [raw.decode("utf-8", "backslashreplace") for raw in tail_lines(component.log, TAIL_LINES)]
-    report = build_report(component, components, read_events(home), tail, time.time())
-    note = "The daemon is not running: nothing happens by itself until it is started."
-    return msgspec.structs.replace(report, next=note, next_start_at=None)
-
-
-def _with_home(command: str, home: Home) -> str:
-    return hint(command, home) if command.startswith("stigmer ") else command
+    report = build_report(
+        component, components, read_events(home), lambda count: tail_texts(component.log, count), time.time()
+    )
+    goes_on = " Its process goes on without supervision." if component.alive else ""
+    return msgspec.structs.replace(
+        report,
+        supervised=False,
+        next=f"The daemon is not running: nothing happens by itself until it is started.{goes_on}",
+        next_start_at=None,
+        command="stigmer server start",
+    )
 
 
 def render_report(report: ExplainReport, *, now: float, command: str, width: int | None = None) -> list[Line]:
-    """The report for a reader, most important first. Only the timeline is cut to the width."""
+    """The report for a reader, most important first. The timeline is cut to the width, sentences are wrapped."""
     symbol, style = SYMBOLS.get(report.state, ("?", "busy"))
+    style = style if report.supervised else "off"
     name = Span(escape_line(report.component), "strong")
-    lines = [line(Span(f"{symbol} ", style), name, " is ", Span(escape_line(report.state), style)), line()]
-    lines += _what_happened(report, now)
+    tense = " is " if report.supervised else " was, when the daemon ended, "
+    lines = [line(Span(f"{symbol} ", style), name, tense, Span(escape_line(report.state), style)), line()]
+    lines += _what_happened(report, now, width)
     if report.timeline:
         lines += [line(), line(Span("What the daemon did", "strong"))]
         lines += [
@@ -83,20 +93,33 @@ def render_report(report: ExplainReport, *, now: float, command: str, width: int
     if report.output:
         lines += [line(), line(Span("The end of its output", "strong"))]
         lines += [line(Span("  | ", "off"), escape(text)) for text in report.output]
-    lines += [line(), line(Span("What happens next", "strong")), line(f"  {escape_line(report.next)}")]
+    due = f" That is at {local_time(report.next_start_at, now)}." if report.next_start_at else ""
+    lines += [line(), line(Span("What happens next", "strong")), *_wrapped(report.next + due, width)]
     lines += [line(), line(Span("Try", "strong")), line(f"  {escape_line(command)}")]
     return [*lines, line(), line(Span(f"log: {escape_line(report.log)}", "off"))]
 
 
-def _what_happened(report: ExplainReport, now: float) -> list[Line]:
+def _what_happened(report: ExplainReport, now: float, width: int | None) -> list[Line]:
     when = f" ({ago(report.at, now)}, at {local_time(report.at, now)})" if report.at else ""
-    lines = [line(Span("What happened", "strong"), when), line(f"  {escape_line(report.happened)}")]
-    lines += [line(f"  {escape_line(sentence)}") for sentence in report.evidence]
-    if report.blocked_by:
-        lines.append(line(f"  It is blocked by {escape_line(report.blocked_by)}."))
+    sentences = [report.happened, *report.evidence]
+    if report.blocked_by and report.blocked_by not in report.happened:
+        sentences.append(f"It is blocked by {report.blocked_by}.")
     if report.blocks:
-        lines.append(line(f"  It blocks {escape_line(', '.join(report.blocks))}."))
-    return lines
+        sentences.append(f"It blocks {', '.join(report.blocks)}.")
+    lines = [line(Span("What happened", "strong"), when)]
+    return lines + [text for sentence in sentences for text in _wrapped(sentence, width)]
+
+
+def _wrapped(sentence: str, width: int | None) -> list[Line]:
+    """A sentence, indented, on as many lines as it needs. A word is never cut: it may be a path to copy."""
+    rows: list[str] = []
+    for word in escape_line(sentence).split(" "):
+        longer = f"{rows[-1]} {word}" if rows else word
+        if rows and (width is None or cells(longer) + 2 <= width):
+            rows[-1] = longer
+        else:
+            rows.append(word)
+    return [line(f"  {row}") for row in rows]
 
 
 def _life(number: int | None) -> str:

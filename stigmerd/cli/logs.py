@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import sys
@@ -9,7 +10,8 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from contextlib import ExitStack
-from typing import NamedTuple
+from math import isfinite
+from typing import NamedTuple, Protocol
 
 from stigmerd.adapters.output import DAEMON, LogTail
 from stigmerd.adapters.store import Home
@@ -19,7 +21,7 @@ from stigmerd.cli.logtime import Stamped, interleave, stamp
 from stigmerd.cli.paint import STYLES, wants_colour
 from stigmerd.cli.reach import find_home
 from stigmerd.cli.status import known_names
-from stigmerd.cli.times import parse_since
+from stigmerd.cli.times import parse_since, rfc3339_text
 
 DEFAULT_TAIL = 50
 
@@ -54,6 +56,7 @@ class Wish(NamedTuple):
     grep: str | None = None
     previous: bool = False
     raw: bool = False
+    as_json: bool = False
 
 
 class Selection(NamedTuple):
@@ -74,10 +77,12 @@ def logs(wish: Wish, *, home: str | None) -> int:
     place = find_home(home)
     names = _chosen(place, wish)
     selection = _selection(wish)
+    if wish.raw and wish.as_json:
+        raise usage_error("--raw and --json exclude each other: JSON is text")
     if not names:
         sys.stderr.write(f"There are no logs in {escape_line(place.logs)} yet.\n")
         return OK
-    printer = Printer(names, known_names(place), raw=wish.raw)
+    printer = JsonPrinter() if wish.as_json else TextPrinter(names, known_names(place), raw=wish.raw)
     is_followed = (sys.stdout.isatty() if wish.follow is None else wish.follow) and not wish.previous
     with ExitStack() as stack:
         readers = [Reader(name, stack.enter_context(_open(place, name, wish))) for name in names]
@@ -225,7 +230,33 @@ class _Lives:
         return lives[-2] if len(lives) > 1 else []
 
 
-class Printer:
+class Printer(Protocol):
+    """Where lines go."""
+
+    def write(self, entry: Stamped) -> None:
+        """Write one line."""
+        ...
+
+    def flush(self) -> None:
+        """Bring to the screen what was written."""
+        ...
+
+
+class JsonPrinter:
+    """Writes an object per line to stdout. ``at`` is the instant that the line sorts by, null if unknown."""
+
+    def write(self, entry: Stamped) -> None:
+        """Write one line."""
+        text = entry.data.removesuffix(b"\n").decode("utf-8", "backslashreplace")
+        at = rfc3339_text(entry.at) if isfinite(entry.at) else None
+        sys.stdout.write(json.dumps({"component": entry.name, "at": at, "line": text}) + "\n")
+
+    def flush(self) -> None:
+        """Bring to the reader what was written."""
+        sys.stdout.flush()
+
+
+class TextPrinter:
     """Writes lines to stdout: escaped to a terminal, as they are to anything else.
 
     Lines of several logs carry their log's name, but for ``raw``.

@@ -60,8 +60,8 @@ def cells(text: str) -> int:
 
 
 def _cells_of(character: str) -> int:
-    if unicodedata.combining(character):
-        return 0
+    if unicodedata.category(character) in {"Mn", "Me", "Cf"}:
+        return 0  # it joins the character before, or is invisible
     return 2 if unicodedata.east_asian_width(character) in "WF" else 1
 
 
@@ -76,6 +76,14 @@ def cut(text: str, width: int) -> str:
             break
         kept.append(character)
     return "".join(kept) + "…" if width > 0 else ""
+
+
+def cut_middle(text: str, width: int) -> str:
+    """The text, with an ellipsis in its middle where it does not fit: its end tells it from others, too."""
+    if cells(text) <= width or width < 3 or not text.isascii():
+        return cut(text, width)
+    tail = (width - 1) // 2
+    return f"{text[: width - 1 - tail]}…{text[-tail:]}"
 
 
 def cut_line(spans: Line, width: int | None) -> Line:

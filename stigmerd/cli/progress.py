@@ -11,9 +11,10 @@ from typing import Any, Protocol
 
 from stigmerd.adapters.store import Home
 from stigmerd.cli.escape import escape_line
-from stigmerd.cli.paint import cut_line, line, paint, screen_width, to_rich, wants_colour
+from stigmerd.cli.paint import Line, cut_line, line, paint, screen_width, to_rich, wants_colour
 from stigmerd.cli.reach import explained, narrow, open_client, to_document
-from stigmerd.cli.render import remarks, symbol_of, table
+from stigmerd.cli.render import remarks, table
+from stigmerd.cli.table import symbol_of
 from stigmerd.control.client import ConnectionLostError, ControlError, DeadlinePassedError
 from stigmerd.core.status import ComponentDocument, StatusDocument
 
@@ -53,8 +54,11 @@ class Lines:
 
     def _print(self, component: ComponentDocument) -> None:
         said = f" {escape_line(component.name)} {escape_line(component.state)}"
-        why = [] if component.state in {"running", "completed", "stopped"} else remarks(component, time.time())[:1]
-        spans = line(symbol_of(component), said, ": " if why else "", *(why[0] if why else ()))
+        why: Line = ()
+        if component.state not in {"running", "completed", "stopped"}:
+            notes = [line(escape_line(component.reason))] if component.reason else remarks(component, time.time())
+            why = line(": ", *notes[0]) if notes else ()
+        spans = line(symbol_of(component), said, *why)
         sys.stdout.write(paint([spans], colour=wants_colour(sys.stdout)))
 
 
@@ -80,7 +84,9 @@ def shown(*, quiet: bool) -> Iterator[Progress]:
         from rich.console import Console
         from rich.live import Live
 
-        with Live(console=Console(), transient=True, refresh_per_second=8) as live:
+        from stigmerd.cli.terminal import ended_by_signals
+
+        with ended_by_signals(), Live(console=Console(), transient=True, refresh_per_second=8) as live:
             yield Table(live.update)
     else:
         yield Lines()

@@ -56,7 +56,7 @@ def hint(command: str, home: Home) -> str:
         is_default = Home.at(default_home(os.environ)) == home
     except HomeError:
         is_default = False
-    return command if is_default else f"{command} --home {quote(home.path)}"
+    return command if is_default else escape_line(f"{command} --home {quote(home.path)}")
 
 
 def daemon_log(home: Home) -> str:

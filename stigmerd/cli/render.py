@@ -5,97 +5,24 @@ Everything that came from a child, a probe, a container or a configuration is es
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
 
 from stigmerd.cli.escape import escape_line
-from stigmerd.cli.paint import Line, Span, cells, cut_line, line, pad
+from stigmerd.cli.paint import Line, Span, cells, cut_line, line
+from stigmerd.cli.table import Table
 from stigmerd.cli.times import ago, duration_text, local_time, parse_rfc3339, size_text
 from stigmerd.core.status import ComponentDocument, DaemonDocument, ProbeDocument, StatusDocument
 
-SYMBOLS = {
-    "running": ("✓", "good"),
-    "starting": ("↻", "busy"),
-    "restarting": ("↻", "busy"),
-    "waiting": ("↻", "busy"),
-    "stopping": ("↻", "busy"),
-    "unhealthy": ("✗", "bad"),
-    "failed": ("✗✗", "bad"),
-    "stopped": ("○", "off"),
-    "completed": ("○", "off"),
-}
+URGENCY = ("failed", "unhealthy", "restarting", "waiting", "starting", "stopping")
+"""The states that are not healthy, worst first."""
 
-GAP = "  "
+HEADING_WIDTH = 200
+"""Columns that the verdict may take where the screen sets no limit."""
 
+INDENT = "     "
 
-class Column(NamedTuple):
-    """One column of the table. ``rank`` says who goes first on a narrow screen: the highest."""
-
-    title: str
-    rank: int
-    cell: Callable[[ComponentDocument, float], Span]
-
-
-def symbol_of(component: ComponentDocument) -> Span:
-    """The symbol and colour of the component's state; grey where that is history."""
-    symbol, style = SYMBOLS.get(component.state, ("?", "busy"))
-    return Span(symbol, style if component.alive in {None, True} else "off")
-
-
-def health_of(component: ComponentDocument) -> Span:
-    """One word about the component's health, as a reader would say it."""
-    if component.alive is not None:
-        return Span("alive", "busy") if component.alive else Span("dead", "off")
-    if component.state == "stopped":
-        return Span("-" if component.enabled else "disabled", "off")
-    if component.state == "running":
-        return Span("healthy", "good") if component.ready else Span("not ready", "busy")
-    if component.healthy:
-        return Span("healthy", "good")
-    return Span("unhealthy", "bad" if component.state in {"failed", "unhealthy"} else "busy")
-
-
-def _name(component: ComponentDocument, now: float) -> Span:
-    return Span(escape_line(component.name), "strong")
-
-
-def _state(component: ComponentDocument, now: float) -> Span:
-    return Span(escape_line(component.state), symbol_of(component).style)
-
-
-def _health(component: ComponentDocument, now: float) -> Span:
-    return health_of(component)
-
-
-def _identity(component: ComponentDocument, now: float) -> Span:
-    if component.container_id:
-        return Span(escape_line(component.container_id[:12]))
-    return Span(str(component.pid)) if component.pid is not None else Span("-", "off")
-
-
-def _uptime(component: ComponentDocument, now: float) -> Span:
-    return Span(duration_text(component.uptime)) if component.uptime is not None else Span("-", "off")
-
-
-def _restarts(component: ComponentDocument, now: float) -> Span:
-    return Span(str(component.restarts), "" if component.restarts else "off")
-
-
-def _last_restart(component: ComponentDocument, now: float) -> Span:
-    last = ago(component.last_restart_at, now)
-    return Span(last) if last else Span("-", "off")
-
-
-COLUMNS = (
-    Column("NAME", 0, _name),
-    Column("STATE", 0, _state),
-    Column("HEALTH", 1, _health),
-    Column("PID", 3, _identity),
-    Column("UPTIME", 4, _uptime),
-    Column("RESTARTS", 2, _restarts),
-    Column("LAST RESTART", 5, _last_restart),
-)
-"""The table. The restart count outlives uptime and pid, because it tells of trouble."""
+NARROW_MARGIN = 0.25
+"""Of a probe's limit: a life whose slowest attempts come closer to it will soon fail by it."""
 
 
 def render_status(
@@ -108,26 +35,26 @@ def render_status(
 ) -> list[Line]:
     """The whole answer to ``status``: heading, notes, and a row with its remarks per component."""
     rows = table(document.components, now=now, width=width, verbose=verbose, selected=selected)
-    return [*heading(document), line(), *rows]
+    return [*heading(document, width), line(), *rows]
 
 
-def heading(document: StatusDocument) -> list[Line]:
-    """The verdict, who gives it, and what is wrong with the daemon itself."""
-    lines = [_verdict(document)]
+def heading(document: StatusDocument, width: int | None = None) -> list[Line]:
+    """The verdict, who gives it, and what is wrong with the daemon itself, which is never cut."""
+    lines = [_verdict(document, width)]
     daemon = document.daemon
     if daemon is not None:
-        lines.append(line(Span(_daemon_text(daemon), "faint")))
+        lines.append(cut_line(line(Span(_daemon_text(daemon), "faint")), width))
         if daemon.config_stale:
             lines.append(line(Span("! the configuration has changed: stigmer server reload", "busy")))
         lines += [line(Span(f"! {escape_line(problem)}", "busy")) for problem in daemon.problems]
     return lines
 
 
-def _verdict(document: StatusDocument) -> Line:
+def _verdict(document: StatusDocument, width: int | None) -> Line:
     if document.daemon is None:
-        alive = [component.name for component in document.components if component.alive]
-        rest = f"{_names(alive)} still alive" if alive else "nothing of it is alive"
-        return line(Span("✗ not supervised", "bad"), f": last known states, {rest}")
+        alive = [escape_line(component.name) for component in document.components if component.alive]
+        verdict = Span("✗ not supervised", "bad")
+        return _listing(verdict, "last known states, still alive: ", alive or ["nothing"], width)
     if not document.components:
         return line(Span("✓ healthy", "good"), ": the stack has no components")
     ailing = [component for component in document.components if not component.healthy]
@@ -135,20 +62,35 @@ def _verdict(document: StatusDocument) -> Line:
         up = sum(component.state in {"running", "completed"} for component in document.components)
         return line(Span("✓ healthy", "good"), f": {up} of {len(document.components)} up")
     required = [component for component in ailing if not component.optional]
-    what = ", ".join(f"{escape_line(c.name)} is {escape_line(c.state)}" for c in required or ailing)
+    worst_first = sorted(required or ailing, key=_urgency)
+    what = [f"{escape_line(component.name)} is {escape_line(component.state)}" for component in worst_first]
     if not required:
-        return line(Span("✓ healthy", "good"), f": but optional {what}")
+        return _listing(Span("✓ healthy", "good"), "but optional ", what, width)
     coming = all(component.state in {"starting", "waiting", "stopping"} for component in required)
-    return line(Span("↻ not yet healthy", "busy") if coming else Span("✗ unhealthy", "bad"), f": {what}")
+    verdict = Span("↻ not yet healthy", "busy") if coming else Span("✗ unhealthy", "bad")
+    return _listing(verdict, "", what, width)
 
 
-def _names(names: Sequence[str]) -> str:
-    return escape_line(", ".join(names)) + (" is" if len(names) == 1 else " are")
+def _urgency(component: ComponentDocument) -> int:
+    return URGENCY.index(component.state) if component.state in URGENCY else len(URGENCY)
+
+
+def _listing(verdict: Span, before: str, items: Sequence[str], width: int | None) -> Line:
+    """The verdict and as many of its reasons as fit: the rows below tell the others."""
+    room = (width or HEADING_WIDTH) - cells(verdict.text) - 2
+    text = f"{before}{items[0]}"
+    for number, item in enumerate(items[1:], 1):
+        longer, rest = f"{text}, {item}", len(items) - number - 1
+        if cells(longer + (f" and {rest} more" if rest else "")) > room:
+            text += f" and {rest + 1} more"
+            break
+        text = longer
+    return cut_line(line(verdict, f": {text}"), width)
 
 
 def _daemon_text(daemon: DaemonDocument) -> str:
     source = escape_line(daemon.config) if daemon.config else "the reference stack"
-    return f"stigmerd {daemon.version}, pid {daemon.pid}, up {duration_text(daemon.uptime)}, {source}"
+    return f"stigmerd {escape_line(daemon.version)}, pid {daemon.pid}, up {duration_text(daemon.uptime)}, {source}"
 
 
 def table(
@@ -162,57 +104,29 @@ def table(
     """A header, and a row with its remarks per component."""
     if not components:
         return []
-    columns, widths = _fit(components, now, width)
-    titles = GAP.join(pad(column.title, size) for column, size in zip(columns, widths, strict=True))
-    lines: list[Line] = [line("  ", Span(f" {titles}", "off"))]
+    fitted = Table.fitting(components, now, width)
+    lines = [fitted.header()]
     for component in components:
-        lines.append(_row(component, columns, widths, now, component.name == selected))
-        below = [*remarks(component, now), *(details(component, now) if verbose else _ailing_probes(component))]
-        lines += [cut_line(line("     ", *remark), width) for remark in below]
-        if component.log and (verbose or component.state == "failed"):
-            lines.append(line(Span(f"     log: {escape_line(component.log)}", "off")))  # never cut: to be copied
+        lines.append(fitted.row(component, selected=component.name == selected))
+        lines += below(component, now, width, verbose=verbose)
     return lines
 
 
-def _fit(
-    components: Sequence[ComponentDocument], now: float, width: int | None
-) -> tuple[list[Column], list[int]]:
-    """The columns that fit, and how wide each is; at the very narrowest, the name is cut."""
-    columns = list(COLUMNS)
-    if not any(component.last_restart_at for component in components):
-        columns.pop()
-    if any(component.container_id for component in components):
-        columns = [c._replace(title="PID/CONTAINER") if c.title == "PID" else c for c in columns]
-    while True:
-        widths = [
-            max(cells(column.title), *(cells(column.cell(c, now).text) for c in components))
-            for column in columns
-        ]
-        excess = 3 + sum(widths) + len(GAP) * (len(columns) - 1) - (width or 10**6)
-        victim = max(columns, key=lambda column: column.rank)
-        if excess <= 0 or victim.rank == 0:
-            widths[0] = max(4, widths[0] - max(0, excess))
-            return columns, widths
-        columns.remove(victim)
-
-
-def _row(
-    component: ComponentDocument, columns: Sequence[Column], widths: Sequence[int], now: float, selected: bool
-) -> Line:
-    symbol = symbol_of(component)
-    spans = [Span(pad(symbol.text, 3), "selected" if selected else symbol.style)]
-    for column, size in zip(columns, widths, strict=True):
-        span = column.cell(component, now)
-        spans.append(Span(pad(span.text, size), "selected" if selected else span.style))
-        spans.append(Span(GAP, "selected" if selected else ""))
-    return tuple(spans[:-1])
+def below(component: ComponentDocument, now: float, width: int | None, *, verbose: bool = False) -> list[Line]:
+    """What stands under the component's row. A path is never cut: it is there to be copied."""
+    more = details(component, now) if verbose else _ailing_probes(component)
+    lines = [cut_line(line(INDENT, *remark), width) for remark in [*remarks(component, now), *more]]
+    if component.log and (verbose or component.state == "failed"):
+        lines.append(line(Span(f"{INDENT}log: {escape_line(component.log)}", "off")))
+    return lines
 
 
 def remarks(component: ComponentDocument, now: float) -> list[Line]:
     """What a reader has to know beyond the row: what it waits for, why, and its last error."""
     lines = []
-    if component.reason and component.reason != component.last_error and component.state != "restarting":
-        lines.append(line(escape_line(component.reason)))
+    reason = _without_error(component)
+    if reason and component.state != "restarting":
+        lines.append(line(escape_line(reason)))
     coming = _next_start(component, now)
     if coming:
         lines.append(line(coming))
@@ -221,6 +135,13 @@ def remarks(component: ComponentDocument, now: float) -> list[Line]:
         ill = "bad" if not component.healthy else "off"
         lines.append(line(Span(f"last error{f' at {at}' if at else ''}: ", ill), escape_line(component.last_error)))
     return lines
+
+
+def _without_error(component: ComponentDocument) -> str:
+    """The reason of the present state less the last error, which has a line of its own."""
+    if not component.last_error:
+        return component.reason
+    return component.reason.replace(component.last_error, "").strip(" :;,")
 
 
 def _ailing_probes(component: ComponentDocument) -> list[Line]:
@@ -242,7 +163,7 @@ def _next_start(component: ComponentDocument, now: float) -> str:
 
 def details(component: ComponentDocument, now: float) -> list[Line]:
     """What ``--verbose`` adds: probes, budget, usage, command."""
-    lines = [_probe_line(probe, now) for probe in component.probes]
+    lines = [text for probe in component.probes for text in (_probe_line(probe, now), *_latency(probe))]
     left = max(0, component.max_restarts - component.restarts_in_window)
     facts = [f"life {component.life}", f"{left} of {component.max_restarts} restarts left"]
     if component.backoff is not None:
@@ -269,8 +190,6 @@ def _probe_line(probe: ProbeDocument, now: float | None) -> Line:
     """One probe; without ``now`` only what is wrong with it."""
     style = {"passing": "good", "failing": "bad"}.get(probe.verdict or "", "busy")
     facts = []
-    if probe.duration is not None and now is not None:
-        facts.append(_latency(probe))
     if probe.consecutive_failures:
         facts.append(f"{probe.consecutive_failures} failed in a row")
     elif probe.consecutive_successes:
@@ -284,15 +203,19 @@ def _probe_line(probe: ProbeDocument, now: float | None) -> Line:
     return line(handler, verdict, "".join(f", {fact}" for fact in facts))
 
 
-def _latency(probe: ProbeDocument) -> str:
-    """The last latency, the life's median and 99th percentile, and the limit they have to keep."""
-    parts = [_milliseconds(probe.duration)]
+def _latency(probe: ProbeDocument) -> list[Line]:
+    """The last latency, the life's median and 99th percentile, and how far that is from the limit."""
+    if probe.duration is None:
+        return []
+    parts = [f"  latency {_milliseconds(probe.duration)}"]
     if probe.duration_p50 is not None:
         parts.append(f"p50 {_milliseconds(probe.duration_p50)}")
-    if probe.duration_p99 is not None:
-        parts.append(f"p99 {_milliseconds(probe.duration_p99)}")
-    limit = f" of {_milliseconds(probe.timeout)}" if probe.timeout is not None else ""
-    return " ".join(parts) + limit
+    if probe.duration_p99 is None or probe.timeout is None:
+        return [line(", ".join(parts))]
+    parts.append(f"p99 {_milliseconds(probe.duration_p99)}, ")
+    margin = max(0.0, probe.timeout - probe.duration_p99)
+    style = "busy" if margin < NARROW_MARGIN * probe.timeout else ""
+    return [line(", ".join(parts), Span(f"margin {_milliseconds(margin)} of {_milliseconds(probe.timeout)}", style))]
 
 
 def _milliseconds(seconds: float | None) -> str:

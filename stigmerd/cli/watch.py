@@ -1,87 +1,110 @@
 """``status --watch``: the stack live, fed by the daemon's subscription, with keys to act.
 
-One thread listens to the daemon and reconnects; the terminal belongs to the main thread alone.
+Threads listen to the daemon and reconnect; the terminal belongs to the main thread alone.
 """
 
 from __future__ import annotations
 
-import os
 import queue
-import select
 import sys
-import termios
 import threading
 import time
-import tty
 from collections import deque
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from types import TracebackType
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 import msgspec
 
+from stigmerd.adapters.output import DAEMON
 from stigmerd.adapters.store import EventTail, Home
-from stigmerd.cli.errors import OK, CommandError
+from stigmerd.cli.errors import NOT_RUNNING, OK, CommandError
 from stigmerd.cli.escape import escape_line
-from stigmerd.cli.events import render_event
-from stigmerd.cli.paint import Line, Span, cut_line, line, paint, screen_width, to_rich, wants_colour
+from stigmerd.cli.events import NAME_ROOM, render_event
+from stigmerd.cli.paint import Line, Span, cut_line, line
 from stigmerd.cli.reach import explained, fetch_status, find_home, narrow, open_client, reached, to_document
-from stigmerd.cli.render import render_status
-from stigmerd.cli.status import print_status
+from stigmerd.cli.render import below, heading
+from stigmerd.cli.status import last_known, print_status, status
+from stigmerd.cli.table import Table
+from stigmerd.cli.terminal import LiveTerminal, ended_by_signals
 from stigmerd.control.client import ControlError
 from stigmerd.core.event import Entry
-from stigmerd.core.status import StatusDocument
-
-if TYPE_CHECKING:
-    from rich.live import Live
+from stigmerd.core.status import ComponentDocument, StatusDocument
 
 TICK = 0.1
 """Seconds after which keys, events and the size of the terminal are looked at again."""
 
 RECONNECT = 0.3
 
+USAGE_PERIOD = 2.0
+"""Seconds between two measurements of CPU and memory, which no subscription tells."""
+
 KEPT_EVENTS = 200
+
+EVENTS_SHARE = 4
+"""One line of so many is kept for events where the table would take them all."""
 
 HELP = "q quit  ↑↓ select  r restart  s stop/start  l logs  e explain"
 
-KEYS = {b"\x1b[A": "up", b"k": "up", b"\x1b[B": "down", b"j": "down", b"\x03": "q", b"\x1bOA": "up", b"\x1bOB": "down"}
+DOWN = frozenset({"stopped", "failed", "completed"})
 
 
 def watch(names: Sequence[str], *, home: str | None, verbose: bool, as_json: bool) -> int:
     """Show the status until interrupted; on anything but a terminal, one snapshot per change."""
     place = find_home(home)
-    with reached(place) as client:
-        fetch_status(client, names)  # an unknown name, or no daemon, is told before the screen is taken
-    feed = Feed(place)
+    try:
+        with reached(place) as client:
+            fetch_status(client, names)  # an unknown name is told before the screen is taken
+    except CommandError as exc:
+        if exc.exit_code != NOT_RUNNING:
+            raise
+        return status(names, home=home, verbose=verbose, as_json=as_json)
+    feed = Feed(place, names)
     feed.start()
     if as_json or not (sys.stdout.isatty() and sys.stdin.isatty()):
-        return _print_changes(feed, names, verbose=verbose, as_json=as_json)
-    with EventTail(place) as history, Keyboard() as keyboard, _screen() as live:
-        return Screen(place, names, feed, history, keyboard, live, verbose=verbose).run()
+        return _print_changes(feed, verbose=verbose, as_json=as_json)
+    if verbose:
+        feed.start_measuring()
+    history = EventTail.of_last(place, KEPT_EVENTS if not names else None)
+    with history, ended_by_signals(), LiveTerminal() as screen:
+        return Watch(place, names, feed, history, screen, verbose=verbose).run()
 
 
-class Feed(threading.Thread):
-    """Snapshots of the daemon, as they come: a document, or the sentence why there is none."""
+class Feed:
+    """Snapshots of the named components, as they come: a document, or the sentence why there is none."""
 
-    def __init__(self, home: Home) -> None:
-        super().__init__(daemon=True)
+    def __init__(self, home: Home, names: Sequence[str]) -> None:
         self.news: queue.SimpleQueue[StatusDocument | str] = queue.SimpleQueue()
         self._home = home
+        self._names = names
 
-    def run(self) -> None:
+    def start(self) -> None:
         """Listen, for ever: a daemon that is replaced or restarted is listened to again."""
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    def start_measuring(self) -> None:
+        """Ask for what is told only on demand, too: CPU and memory."""
+        threading.Thread(target=self._measure, daemon=True).start()
+
+    def _listen(self) -> None:
         while True:
             try:
                 with explained(self._home), open_client(self._home) as client:
                     for notification in client.subscribe("status.subscribe"):
-                        self.news.put(to_document(notification.params))
+                        self.news.put(narrow(to_document(notification.params), self._names))
             except CommandError as exc:
                 self.news.put(str(exc))
             time.sleep(RECONNECT)
 
+    def _measure(self) -> None:
+        while True:
+            try:
+                with open_client(self._home) as client:
+                    self.news.put(narrow(fetch_status(client, verbose=True), self._names))
+            except (ControlError, CommandError):
+                pass  # the listener says it
+            time.sleep(USAGE_PERIOD)
 
-def _print_changes(feed: Feed, names: Sequence[str], *, verbose: bool, as_json: bool) -> int:
+
+def _print_changes(feed: Feed, *, verbose: bool, as_json: bool) -> int:
     previous = None
     while True:
         news = feed.news.get()
@@ -89,84 +112,11 @@ def _print_changes(feed: Feed, names: Sequence[str], *, verbose: bool, as_json: 
             if news != previous:
                 sys.stderr.write(f"{news}\n")
         else:
-            print_status(narrow(news, names), verbose=verbose, as_json=as_json)
+            print_status(news, verbose=verbose, as_json=as_json)
             if not as_json:
                 sys.stdout.write("\n")
             sys.stdout.flush()
         previous = news
-
-
-class Keyboard:
-    """The terminal's keys, at once and unechoed; the terminal is as before at the end, however that comes."""
-
-    def __init__(self) -> None:
-        self._fd = sys.stdin.fileno()
-        self._typed = b""
-
-    def __enter__(self) -> Keyboard:
-        self._before = termios.tcgetattr(self._fd)
-        tty.setcbreak(self._fd)
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        termios.tcsetattr(self._fd, termios.TCSADRAIN, self._before)
-
-    def read(self, timeout: float) -> str:
-        """The next key: a name of KEYS, a letter, or "" where none came in time.
-
-        Raises:
-            KeyboardInterrupt: the terminal has gone.
-        """
-        if not self._typed and select.select([self._fd], [], [], timeout)[0]:
-            self._typed = os.read(self._fd, 64)
-            if not self._typed:
-                raise KeyboardInterrupt
-        length = 3 if self._typed.startswith((b"\x1b[", b"\x1bO")) else 1
-        key, self._typed = self._typed[:length], self._typed[length:]
-        return KEYS.get(key) or key.decode("ascii", "replace")
-
-
-class _Live:
-    """The terminal's second screen, which can be left for a while."""
-
-    def __init__(self) -> None:
-        self._live = _make_live()
-        self._drawn: list[Line] = []
-
-    def enter(self) -> None:
-        """Take the screen."""
-        self._drawn = []
-        self._live.start()
-
-    def leave(self) -> None:
-        """Give the screen back, as it was."""
-        self._live.stop()
-        self._live = _make_live()
-
-    def draw(self, lines: list[Line]) -> None:
-        """Show these lines, if they are not there already."""
-        if lines != self._drawn:
-            self._drawn = lines
-            self._live.update(to_rich(lines), refresh=True)
-
-
-def _make_live() -> Live:
-    from rich.console import Console
-    from rich.live import Live
-
-    return Live(console=Console(), screen=True, auto_refresh=False, vertical_overflow="crop")
-
-
-@contextmanager
-def _screen() -> Iterator[_Live]:
-    live = _Live()
-    live.enter()
-    try:
-        yield live
-    finally:
-        live.leave()
 
 
 def _aged(document: StatusDocument, seconds: float) -> StatusDocument:
@@ -181,7 +131,62 @@ def _aged(document: StatusDocument, seconds: float) -> StatusDocument:
     return msgspec.structs.replace(document, daemon=daemon, components=components)
 
 
-class Screen:
+def with_usage(document: StatusDocument, before: StatusDocument | None) -> StatusDocument:
+    """The document with the last measurement of each life that it does not measure itself."""
+    if before is None:
+        return document
+    known = {(c.name, c.life): c for c in before.components if c.memory_bytes is not None}
+    components = []
+    for component in document.components:
+        measured = known.get((component.name, component.life))
+        if measured is not None and component.memory_bytes is None and component.uptime is not None:
+            usage = {"cpu_percent": measured.cpu_percent, "memory_bytes": measured.memory_bytes}
+            component = msgspec.structs.replace(component, **usage)
+        components.append(component)
+    return msgspec.structs.replace(document, components=tuple(components))
+
+
+class Listing:
+    """The table cut to the rows that there are: what is selected stays in sight."""
+
+    def __init__(self) -> None:
+        self._top = 0
+
+    def lines(
+        self,
+        components: Sequence[ComponentDocument],
+        selected: str | None,
+        *,
+        now: float,
+        width: int,
+        room: int,
+        verbose: bool,
+    ) -> list[Line]:
+        """At most ``room`` lines. Where that is too few, only the selected component has remarks."""
+        if not components:
+            return []
+        table = Table.fitting(components, now, width)
+        groups = [
+            [table.row(c, selected=c.name == selected), *below(c, now, width, verbose=verbose)] for c in components
+        ]
+        if 1 + sum(map(len, groups)) > room:
+            groups = [
+                group if component.name == selected else group[:1]
+                for component, group in zip(components, groups, strict=True)
+            ]
+        return [table.header(), *self._in_sight(groups, selected, components, max(0, room - 1))]
+
+    def _in_sight(
+        self, groups: list[list[Line]], selected: str | None, components: Sequence[ComponentDocument], room: int
+    ) -> list[Line]:
+        number = next((n for n, component in enumerate(components) if component.name == selected), 0)
+        first = sum(map(len, groups[:number]))
+        lines = [text for group in groups for text in group]
+        self._top = min(max(self._top, first + len(groups[number]) - room), first, max(0, len(lines) - room))
+        return lines[self._top : self._top + room]
+
+
+class Watch:
     """What is on the screen, and what a key does to it."""
 
     def __init__(
@@ -190,8 +195,7 @@ class Screen:
         names: Sequence[str],
         feed: Feed,
         history: EventTail,
-        keyboard: Keyboard,
-        live: _Live,
+        screen: LiveTerminal,
         *,
         verbose: bool,
     ) -> None:
@@ -199,12 +203,12 @@ class Screen:
         self._names = names
         self._feed = feed
         self._history = history
-        self._keyboard = keyboard
-        self._live = live
+        self._screen = screen
         self._verbose = verbose
         self._document: StatusDocument | None = None
         self._arrived = 0.0
         self._events: deque[Entry] = deque(maxlen=KEPT_EVENTS)
+        self._listing = Listing()
         self._selected = 0
         self._message = ""
         self._actions: queue.SimpleQueue[str] = queue.SimpleQueue()
@@ -213,8 +217,8 @@ class Screen:
         """Draw and obey until ``q``."""
         while True:
             self._take_news()
-            self._live.draw(self._lines())
-            key = self._keyboard.read(TICK)
+            self._screen.draw(self._lines())
+            key = self._screen.read_key(TICK)
             if key == "q":
                 return OK
             self._obey(key)
@@ -224,31 +228,42 @@ class Screen:
             news = self._feed.news.get()
             if isinstance(news, str):
                 self._message = news
-                if self._document is not None:
-                    self._document = msgspec.structs.replace(self._document, daemon=None, healthy=False)
+                self._document = self._without_daemon()
             else:
                 if self._document is None or self._document.daemon is None:
                     self._message = ""
-                self._document = narrow(news, self._names)
-                self._arrived = time.monotonic()
+                self._document = with_usage(news, self._document)
+            self._arrived = time.monotonic()
         while not self._actions.empty():
             self._message = self._actions.get()
         self._events.extend(e for e in self._history.poll() if not self._names or e.component in self._names)
 
+    def _without_daemon(self) -> StatusDocument | None:
+        """What a daemon that does not answer left, and which of its processes are alive."""
+        try:
+            return last_known(self._home, self._names)
+        except CommandError:
+            return self._document  # the state tells nothing, or not of these
+
     def _lines(self) -> list[Line]:
-        width, height = os.get_terminal_size(sys.stdout.fileno())
+        width, height = self._screen.size()
         now = time.time()
-        body: list[Line] = [line("waiting for the daemon …")]
+        head, body = [line("waiting for the daemon …")], list[Line]()
+        foot = [line(Span(self._message, "busy")), line(Span(HELP, "faint"))]
         if self._document is not None:
             document = _aged(self._document, time.monotonic() - self._arrived)
+            head = [*heading(document, width), line()]
+            room = height - len(head) - len(foot) - (1 + height // EVENTS_SHARE if self._events else 0)
             name = self._selected_name()
-            body = render_status(document, now=now, width=width, verbose=self._verbose, selected=name)
-        foot = [line(Span(self._message, "busy")), line(Span(HELP, "faint"))]
-        room = height - len(body) - len(foot) - 2
-        events = [render_event(entry, now) for entry in list(self._events)[-room:]] if room > 0 else []
-        middle = [line(), *events] if events else []
-        padding = [line()] * max(0, height - len(body) - len(middle) - len(foot))
-        lines = [*body, *middle, *padding][: height - len(foot)] + foot
+            body = self._listing.lines(
+                document.components, name, now=now, width=width, room=room, verbose=self._verbose
+            )
+        room = height - len(head) - len(body) - len(foot) - 1
+        newest = list(self._events)[-room:] if room > 0 else []
+        names = max((len(entry.component or DAEMON) for entry in newest), default=0)
+        events = [line(), *(render_event(entry, now, min(names, NAME_ROOM)) for entry in newest)] if newest else []
+        padding = [line()] * (height - len(head) - len(body) - len(events) - len(foot))
+        lines = [*head, *body, *events, *padding][: max(0, height - len(foot))] + foot
         return [cut_line(spans, width) for spans in lines]
 
     def _selected_name(self) -> str | None:
@@ -268,8 +283,8 @@ class Screen:
         elif key == "r":
             self._act("restart", name)
         elif key == "s":
-            state = self._document.components[self._selected].state
-            self._act("start" if state in {"stopped", "failed", "completed"} else "stop", name)
+            is_down = self._document.components[self._selected].state in DOWN
+            self._act("start" if is_down else "stop", name)
         elif key == "l":
             self._leave_for_logs(name)
         elif key == "e":
@@ -281,10 +296,10 @@ class Screen:
 
         def ask() -> None:
             try:
-                with open_client(self._home) as client:
+                with explained(self._home), open_client(self._home) as client:
                     answers = client.call(method, names=[name])["components"]
                 text = "; ".join(f"{a['name']}: {a['state']} {a['message']}".strip() for a in answers)
-            except ControlError as exc:
+            except CommandError as exc:
                 text = str(exc)
             self._actions.put(escape_line(f"{method}: {text}"))
 
@@ -294,30 +309,27 @@ class Screen:
         """Follow a component's log on the first screen until Ctrl-C."""
         from stigmerd.cli.logs import Wish, logs
 
-        self._live.leave()
-        sys.stdout.write(f"--- {escape_line(name)}: Ctrl-C goes back\n")
-        try:
-            logs(Wish(names=(name,), follow=True), home=self._home.path)
-        except KeyboardInterrupt:
-            pass
-        except CommandError as exc:
-            self._message = str(exc)
-        finally:
-            self._live.enter()
+        with self._screen.left():
+            sys.stdout.write(f"--- {escape_line(name)}: Ctrl-C goes back\n")
+            try:
+                logs(Wish(names=(name,), follow=True), home=self._home.path)
+            except KeyboardInterrupt:
+                pass
+            except CommandError as exc:
+                self._message = str(exc)
 
     def _leave_for_report(self, name: str) -> None:
         """Show the report on a component on the first screen until a key."""
-        from stigmerd.cli.explain import fetch_report, render_report
+        from stigmerd.cli.explain import fetch_report, print_report
 
         try:
             report = fetch_report(self._home, name)
         except CommandError as exc:
             self._message = str(exc)
             return
-        self._live.leave()
-        lines = render_report(report, now=time.time(), command=report.command, width=screen_width(sys.stdout))
-        sys.stdout.write(paint(lines, colour=wants_colour(sys.stdout)) + "--- any key goes back\n")
-        sys.stdout.flush()
-        while not self._keyboard.read(TICK):
-            pass
-        self._live.enter()
+        with self._screen.left():
+            print_report(report, self._home)
+            sys.stdout.write("--- any key goes back\n")
+            sys.stdout.flush()
+            while not self._screen.read_key(TICK):
+                pass

@@ -9,19 +9,21 @@ waits for.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
+import shlex
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime
 
 import msgspec
 
+from stigmerd.core.describe import ASKED_FOR, describe, describe_exit, end_text, exit_of, span_text
 from stigmerd.core.event import Entry
-from stigmerd.core.exit_status import ExitStatus
 from stigmerd.core.status import ComponentDocument, ExitDocument, ProbeDocument
 
 OUTPUT_LINES = 20
 
-TAIL_LINES = 200
-"""How many of the log's last lines to hand over: enough to find those of the life that failed."""
+TAILS = (200, 2_000, 20_000)
+"""How many of the log's last lines are looked through, one after the other, for those of the life that
+failed: the next one may have written a lot since."""
 TIMELINE_LINES = 15
 
 DEPENDENCY_SHADOW = 30.0
@@ -29,8 +31,6 @@ DEPENDENCY_SHADOW = 30.0
 
 OWN_FAULTS = frozenset({"SIGSEGV", "SIGABRT", "SIGBUS", "SIGILL", "SIGFPE", "SIGTRAP", "SIGSYS"})
 """Signals that the kernel sends a program for what it did itself. Source: signal(7)."""
-
-ASKED_FOR = frozenset({"operator", "shutdown", "reload", "dependency"})
 
 GATES = frozenset({"dependency", "port", "engine", "unkillable"})
 
@@ -50,12 +50,14 @@ class ExplainReport(msgspec.Struct, frozen=True, kw_only=True):
     ``cause`` is one of ``none``, ``spawn``, ``crash``, ``signal``, ``out_of_memory``, ``probe``,
     ``stopped``, ``dependency``, ``port``, ``engine``, ``unkillable``, ``internal``. ``happened`` is
     one sentence; ``evidence`` are more. ``root_cause`` is the component where it began, if that is
-    another one. ``blocks`` are the components that wait for this one, directly or not.
+    another one. ``blocks`` are the components that wait for this one, directly or not. Where not
+    ``supervised``, no daemon runs, and ``state`` is the last known one.
     """
 
     component: str
     state: str
     healthy: bool
+    supervised: bool = True
     cause: str
     happened: str
     at: str | None = None
@@ -89,20 +91,22 @@ def build_report(
     component: ComponentDocument,
     all_components: Sequence[ComponentDocument],
     events: Sequence[Entry],
-    tail: Sequence[str],
+    read_tail: Callable[[int], Sequence[str]],
     now: float,
 ) -> ExplainReport:
     """Explain the last failure of ``component``.
 
-    ``events`` may hold those of other components too; ``tail`` are the last lines of the log,
-    oldest first, best :data:`TAIL_LINES` of them; ``now`` is seconds since the epoch.
+    ``events`` may hold those of other components too; ``read_tail`` returns so many of the log's last
+    lines, oldest first; ``now`` is seconds since the epoch.
     """
     own = [entry for entry in events if entry.component == component.name]
     by_name = {other.name: other for other in all_components}
-    failure = _gate(component, own) or _last_failure(component, own) or _no_failure(component)
-    root = _root_cause(component, by_name, own, failure)
+    failure = _gate(component, own) or _last_failure(component, own) or _no_failure(component, own)
+    root = _root_cause(component, by_name, failure)
+    found = [*failure.evidence, *_given_up(component, own)]
     if root is not None:
-        failure = msgspec.structs.replace(failure, evidence=(*failure.evidence, _root_sentence(root)))
+        found.append(_root_sentence(root))
+    failure = msgspec.structs.replace(failure, evidence=tuple(found))
     following, command = _what_next(component, failure, root, now)
     return ExplainReport(
         component=component.name,
@@ -118,8 +122,8 @@ def build_report(
         blocked_by=component.blocked_by,
         root_cause=root.name if root else None,
         blocks=_blocked(component.name, all_components),
-        timeline=tuple(_moment(entry) for entry in own[-TIMELINE_LINES:]),
-        output=_output(component.name, own, failure, tail),
+        timeline=_timeline(own, failure),
+        output=_output(component.name, own, failure, read_tail),
         log=component.log,
         next=following,
         next_start_at=component.next_start_at,
@@ -139,11 +143,16 @@ def _gate(component: ComponentDocument, own: Sequence[Entry]) -> _Failure | None
     sentence = component.reason or (entry.message if entry else "") or f"waiting for {component.blocked_by}"
     return _Failure(
         cause=reason if reason in GATES else "dependency",
-        happened=_sentence(f"It has not been started, because it is {_lower_first(sentence)}"),
+        happened=_sentence(f"It has not been started{_because(sentence)}"),
         at=entry.at if entry else None,
         life=component.life or None,
         evidence=_sentences([f"Before that: {component.last_error}"] if component.last_error else []),
     )
+
+
+def _because(sentence: str) -> str:
+    """The reason as it reads within a sentence: ``, because it is waiting for db to be ready``."""
+    return f", because {'it is ' if sentence.startswith('waiting') else ''}{_lower_first(sentence)}"
 
 
 def _last_failure(component: ComponentDocument, own: Sequence[Entry]) -> _Failure | None:
@@ -192,24 +201,26 @@ def _from_spawn(entry: Entry) -> _Failure:
 def _from_probe(entry: Entry, ended: Entry | None) -> _Failure:
     kind = str(entry.details.get("probe") or (entry.reason or "liveness_probe").removesuffix("_probe"))
     question = "never came up" if kind == "startup" else "was alive but did not do its work"
+    said = f"{kind} probe failed"
+    finding = entry.message if entry.message.startswith(said) else f"{said}: {entry.message}"
     evidence = [f"The daemon ended this life: a restart is what a failing {kind} probe asks for."]
     if ended is not None:
         was = "was " if ended.details.get("signal") else ""
-        evidence.append(f"On being stopped it {was}{_ended(ended)}.")
+        evidence.append(f"On being stopped it {was}{describe_exit(ended)}.")
     return _Failure(
         cause="probe",
-        happened=_sentence(f"It {question}: its {kind} probe failed: {entry.message}"),
+        happened=_sentence(f"It {question}: its {finding}"),
         at=entry.at,
         life=entry.life,
         evidence=tuple(evidence),
-        exit=_exit_document(ended) if ended else None,
+        exit=exit_of(ended) if ended else None,
     )
 
 
 def _from_exit(entry: Entry) -> _Failure:
-    status = _exit_document(entry)
+    status = exit_of(entry)
     uptime = entry.details.get("uptime")
-    lived = f" after {_span(uptime)}" if isinstance(uptime, int | float) else ""
+    lived = f" after {span_text(uptime)}" if isinstance(uptime, int | float) else ""
     cause, sentence, evidence = _read_exit(status, lived)
     return _Failure(
         cause=cause,
@@ -223,6 +234,8 @@ def _from_exit(entry: Entry) -> _Failure:
 
 def _from_status(component: ComponentDocument) -> _Failure | None:
     """The failure as the status document alone tells it: the events may be gone."""
+    if component.state == "completed":
+        return None
     if component.last_exit is not None:
         cause, sentence, evidence = _read_exit(component.last_exit)
         words = _sentences(evidence)
@@ -239,36 +252,70 @@ def _from_status(component: ComponentDocument) -> _Failure | None:
     return None
 
 
+def _given_up(component: ComponentDocument, own: Sequence[Entry]) -> list[str]:
+    """Why a failure was the last one: what a restart would have cost, or could not have helped."""
+    verdict = _last(own, {"failed"})
+    if component.state != "failed" or verdict is None:
+        return []
+    match verdict.reason:
+        case "budget":
+            spent = verdict.message.split(":")[0]
+            return [f"Its restart budget is spent: {spent}."]
+        case "fatal_exit":
+            return ["It is not restarted: a restart cannot help after this exit code (fatal_exit_codes)."]
+        case "trial":
+            return ["That was a trial start after it had been given up (recovery)."]
+        case "internal" | "unkillable":
+            return []
+        case _:
+            return ["It is not restarted: its restart policy ends here."]
+
+
 def _read_exit(status: ExitDocument, lived: str = "") -> tuple[str, str, list[str]]:
     """Cause, sentence and evidence of a life that ended without being asked; ``lived`` as ``after 3 s``."""
-    phrase = str(ExitStatus(code=status.code, signal=status.signal))
     if status.oom:
-        return "out_of_memory", f"The kernel killed it{lived}, because memory ran out", [f"It was {phrase}"]
+        return "out_of_memory", f"The kernel killed it{lived}, because memory ran out", [f"It {_was(status)}"]
     if status.signal in OWN_FAULTS:
         return "crash", f"It crashed with {status.signal}{lived}", ["The signal is for a fault of the program itself"]
     if status.signal is not None:
         doubt = "Somebody, or another program, sent the signal: the daemon did not"
         if status.signal == "SIGKILL" and status.oom is None:
             doubt += "; whether it was the kernel, out of memory, cannot be told here (see the kernel's log)"
-        return "signal", f"It was {phrase}{lived}, from outside", [doubt]
+        return "signal", f"It {_was(status, lived)}, from outside", [doubt]
     if status.code is None:
         return "crash", f"It ended{lived}; the platform did not tell how", ["It was not a child of this daemon"]
     if status.code == 0:
         return "crash", f"It ended by itself{lived}, with success, where it was to go on", []
-    return "crash", f"It {phrase}{lived}", []
+    return "crash", f"It {_was(status, lived)}", []
 
 
-def _no_failure(component: ComponentDocument) -> _Failure:
-    words = {
-        "stopped": "It is stopped because it was asked to be, or was never started",
-        "completed": "It has done its work and ended with success",
-        "stopping": "It is being stopped",
-        "starting": "It is starting",
-    }
-    cause = "stopped" if component.state in {"stopped", "stopping"} else "none"
+def _was(status: ExitDocument, lived: str = "") -> str:
+    return f"{'was ' if status.signal else ''}{end_text(status, lived)}"
+
+
+def _no_failure(component: ComponentDocument, own: Sequence[Entry]) -> _Failure:
     if component.state == "running" and not component.ready:
         return _not_ready(component)
-    return _Failure(cause=cause, happened=_sentence(words.get(component.state, "It has not failed")))
+    if component.state in {"stopped", "stopping"}:
+        return _Failure(cause="stopped", happened=_down_because(component, own))
+    words = {"completed": "It has done its work and ended with success", "starting": "It is starting"}
+    return _Failure(cause="none", happened=_sentence(words.get(component.state, "It has not failed")))
+
+
+def _down_because(component: ComponentDocument, own: Sequence[Entry]) -> str:
+    """Who wanted it down: a reader takes a component that never ran for one that was stopped."""
+    if component.life == 0:
+        why = "" if component.enabled else ", because it is disabled in the configuration"
+        return f"It was never started{why}."
+    asked = _last(own, {"stopping", "stopped"})
+    who = {
+        "operator": "an operator asked for it",
+        "shutdown": "the daemon was stopped",
+        "reload": "a changed configuration asked for it",
+        "dependency": "what it depends on was restarted",
+    }
+    by = who.get(asked.reason or "", "it was asked to be") if asked else "it was asked to be"
+    return f"It is {component.state}, because {by}."
 
 
 def _not_ready(component: ComponentDocument) -> _Failure:
@@ -284,17 +331,27 @@ def _not_ready(component: ComponentDocument) -> _Failure:
 def _root_cause(
     component: ComponentDocument,
     by_name: Mapping[str, ComponentDocument],
-    own: Sequence[Entry],
     failure: _Failure,
 ) -> ComponentDocument | None:
     """The component at the bottom: along what blocks now, else a dependency that was down at the time."""
     root = _follow_blocks(component, by_name)
     if root is not None or failure.cause not in {"crash", "probe"}:
         return root
-    for name in _known_dependencies(own):
+    return _failed_dependency(component, by_name, failure.at, {component.name})
+
+
+def _failed_dependency(
+    component: ComponentDocument, by_name: Mapping[str, ComponentDocument], at: str | None, seen: set[str]
+) -> ComponentDocument | None:
+    """The dependency, or that of a dependency, that is down, or was just before the instant ``at``."""
+    for name in component.depends_on:
         other = by_name.get(name)
-        if other is not None and (_failed_before(other, failure.at) or not (other.healthy or component.healthy)):
-            return _follow_blocks(other, by_name) or other
+        if other is None or name in seen:
+            continue
+        seen.add(name)
+        if _failed_before(other, at) or not (other.healthy or component.healthy):
+            deeper = _failed_dependency(other, by_name, other.last_exit.at if other.last_exit else at, seen)
+            return deeper or _follow_blocks(other, by_name) or other
     return None
 
 
@@ -306,16 +363,6 @@ def _follow_blocks(component: ComponentDocument, by_name: Mapping[str, Component
     return current if current is not component else None
 
 
-def _known_dependencies(own: Sequence[Entry]) -> tuple[str, ...]:
-    """The dependencies that this component has ever waited for, by the words of its events."""
-    found = dict.fromkeys(
-        entry.message.removeprefix("waiting for ").split(" ")[0]
-        for entry in own
-        if entry.event == "waiting" and entry.reason == "dependency"
-    )
-    return tuple(found)
-
-
 def _failed_before(other: ComponentDocument, at: str | None) -> bool:
     """Whether a component's own last failure was shortly before the instant ``at``."""
     failed, then = _seconds(other.last_exit.at if other.last_exit else None), _seconds(at)
@@ -324,7 +371,8 @@ def _failed_before(other: ComponentDocument, at: str | None) -> bool:
 
 def _root_sentence(root: ComponentDocument) -> str:
     error = f": {root.last_error or root.reason}" if root.last_error or root.reason else ""
-    return _sentence(f"The root cause is {root.name}, which is {root.state}{error}")
+    how = "had failed just before" if root.healthy else f"is {root.state}"
+    return _sentence(f"The root cause is {root.name}, which {how}{error}")
 
 
 def _blocked(name: str, all_components: Iterable[ComponentDocument]) -> tuple[str, ...]:
@@ -342,14 +390,29 @@ def _blocked(name: str, all_components: Iterable[ComponentDocument]) -> tuple[st
 # What it wrote.
 
 
-def _output(name: str, own: Sequence[Entry], failure: _Failure, tail: Sequence[str]) -> tuple[str, ...]:
-    """The last lines that the life that failed wrote, without what the daemon noted between them.
+def _output(
+    name: str, own: Sequence[Entry], failure: _Failure, read_tail: Callable[[int], Sequence[str]]
+) -> tuple[str, ...]:
+    """The last lines that the life that failed wrote, without what the daemon noted between them."""
+    if failure.life is None or failure.cause == "spawn":
+        return ()
+    exits_since = sum(entry.event == "exited" and (entry.life or 0) >= failure.life for entry in own)
+    chosen: Sequence[str] = ()
+    for count in TAILS:
+        tail = read_tail(count)
+        lives = _lives(name, tail)
+        chosen = lives[-1 - exits_since] if exits_since < len(lives) else ()
+        if exits_since < len(lives) - 1 or len(chosen) >= OUTPUT_LINES or len(tail) < count:
+            break
+    return tuple(text.rstrip("\r\n") for text in chosen[-OUTPUT_LINES:])
+
+
+def _lives(name: str, tail: Sequence[str]) -> list[list[str]]:
+    """What each life wrote, oldest first; of the first one it may be the end alone.
 
     Lives are told apart by the notes of their exits: those of their births may come after the
     first lines of a quick child.
     """
-    if failure.life is None or failure.cause == "spawn":
-        return ()
     said_by_daemon = re.compile(rf"\S+Z stigmerd\[{re.escape(name)}\]: (\w+)")
     lives: list[list[str]] = [[]]
     for text in tail:
@@ -358,9 +421,7 @@ def _output(name: str, own: Sequence[Entry], failure: _Failure, tail: Sequence[s
             lives[-1].append(text)
         elif note[1] == "Exited":
             lives.append([])
-    exits_since = sum(entry.event == "exited" and (entry.life or 0) >= failure.life for entry in own)
-    chosen = lives[-1 - exits_since] if exits_since < len(lives) else []
-    return tuple(text.rstrip("\r\n") for text in chosen[-OUTPUT_LINES:])
+    return lives
 
 
 # What comes next.
@@ -394,14 +455,20 @@ def _what_next_when_up_or_down(component: ComponentDocument, failure: _Failure, 
             return "Nothing happens by itself: it stays down until you start it.", f"stigmer server start {name}"
         case "stopped":
             return "Nothing: it is disabled in the configuration.", f"stigmer server start {name}"
+        case "running" if not component.ready:
+            return "It is ready by itself as soon as its readiness probe passes.", f"stigmer server logs {name}"
         case "running" if failure.cause == "none":
             return "Nothing: it runs.", f"stigmer server status {name} --verbose"
         case "running":
             return "Nothing: it runs again.", _look(component, failure)
         case "completed":
             return "Nothing: its policy asks for no restart.", f"stigmer server logs {name}"
+        case "starting":
+            probes = any(probe.kind == "startup" for probe in component.probes)
+            after = "It is running as soon as its startup probe passes." if probes else "It is on its way."
+            return after, f"stigmer server status {name} --watch"
         case _:
-            return "It is under way.", f"stigmer server status {name} --watch"
+            return "It is on its way.", f"stigmer server status {name} --watch"
 
 
 def _look(component: ComponentDocument, failure: _Failure) -> str:
@@ -419,15 +486,36 @@ def _repair(component: ComponentDocument, failure: _Failure) -> str:
     if pull is not None:
         return pull
     if failure.cause == "spawn":
-        return "stigmer server check"
+        return _look_at_program(component, failure)
+    if failure.cause == "internal":
+        return "stigmer server logs stigmerd"
+    if failure.cause == "unkillable" and (survivors := _pids(failure.happened)):
+        return f"ps -o pid,stat,wchan,args -p {survivors}"
     return f"stigmer server restart {component.name}"
+
+
+def _look_at_program(component: ComponentDocument, failure: _Failure) -> str:
+    """How to see what is the matter with the program, if that is what is named."""
+    program = component.command[0] if component.command else ""
+    if f" {program}: " not in failure.happened:
+        return "stigmer server check"
+    if "/" not in program:
+        return f"command -v {shlex.quote(program)}"
+    return f"ls -l {shlex.quote(program)}" if program.startswith("/") else "stigmer server check"
 
 
 def _gate_command(component: ComponentDocument) -> str:
     pull = _pull_command(component.reason)
     if pull is not None:
         return pull
+    if holders := _pids(component.reason):
+        return f"ps -o pid,user,args -p {holders}"
     return "docker info" if component.kind == "container" else f"stigmer server status {component.name} --watch"
+
+
+def _pids(text: str) -> str:
+    """The pids that a message names, as ``ps -p`` takes them."""
+    return ",".join(re.findall(r"\bpids? (\d+)", text))
 
 
 def _pull_command(text: str) -> str | None:
@@ -442,51 +530,17 @@ def _pull_command(text: str) -> str | None:
 # Words.
 
 
+def _timeline(own: Sequence[Entry], failure: _Failure) -> tuple[Moment, ...]:
+    """The newest events, and where those tell nothing of the life that failed, how that ended."""
+    newest = own[-TIMELINE_LINES:]
+    if failure.life is not None and all(entry.life != failure.life for entry in newest):
+        end = [entry for entry in own if entry.life == failure.life][-TIMELINE_LINES // 3 :]
+        newest = [*end, *newest[len(end) :]]
+    return tuple(_moment(entry) for entry in newest)
+
+
 def _moment(entry: Entry) -> Moment:
     return Moment(at=entry.at, event=entry.event, life=entry.life, text=describe(entry))
-
-
-def describe(entry: Entry) -> str:
-    """One event as a phrase for a reader: ``exited with code 1 after 3.2 s``."""
-    details, message = entry.details, entry.message
-    match entry.event:
-        case "starting":
-            who = f"pid {details['pid']}" if details.get("pid") else str(details.get("container") or "")[:12]
-            return f"starting{f' ({who})' if who else ''}{_because(entry)}"
-        case "start_failed":
-            return f"could not be started: {message}"
-        case "exited":
-            return _ended(entry)
-        case "restarting":
-            attempt = f"attempt {details.get('attempt')}/{details.get('max_restarts')}"
-            return f"restarts in {_span(details.get('delay'))} ({attempt})"
-        case "unhealthy":
-            return f"{details.get('probe') or 'a'} probe failed: {message}"
-        case "waiting" | "suspended" | "config_reloaded" if message:
-            return message
-        case _:
-            return entry.event.replace("_", " ") + (f": {message}" if message else "") + _because(entry)
-
-
-def _because(entry: Entry) -> str:
-    return f" ({entry.reason})" if entry.reason in ASKED_FOR | {"trial", "budget"} else ""
-
-
-def _ended(entry: Entry) -> str:
-    uptime = entry.details.get("uptime")
-    lived = f" after {_span(uptime)}" if isinstance(uptime, int | float) else ""
-    status = _exit_document(entry)
-    return f"{ExitStatus(code=status.code, signal=status.signal, oom=status.oom)}{lived}"
-
-
-def _exit_document(entry: Entry) -> ExitDocument:
-    code, signal, oom = (entry.details.get(key) for key in ("code", "signal", "oom"))
-    return ExitDocument(
-        code=code if isinstance(code, int) else None,
-        signal=signal if isinstance(signal, str) else None,
-        oom=oom if isinstance(oom, bool) else None,
-        at=entry.at,
-    )
 
 
 def _exit_of(own: Sequence[Entry], life: int | None) -> Entry | None:
@@ -501,16 +555,7 @@ def _when(at: str | None, now: float) -> str:
     seconds = _seconds(at)
     if seconds is None:
         return "soon"
-    clock = f"{datetime.fromtimestamp(seconds, UTC):%H:%M:%S} UTC"
-    return f"in {_span(seconds - now)}, at {clock}" if seconds > now else "now"
-
-
-def _span(seconds: object) -> str:
-    if not isinstance(seconds, int | float):
-        return "some time"
-    if seconds < 120:
-        return f"{round(max(0.0, seconds), 1):g} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+    return f"in {span_text(seconds - now)}" if seconds > now else "now"
 
 
 def _seconds(at: str | None) -> float | None:

@@ -6,6 +6,7 @@ is ever left out. Nothing here holds the value of an environment variable.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -67,6 +68,7 @@ class ComponentDocument(msgspec.Struct, frozen=True, kw_only=True):
     next_start_at: str | None = None
     backoff: float | None = None
     blocked_by: str | None = None
+    depends_on: Mapping[str, str] = msgspec.field(default_factory=dict)
     last_exit: ExitDocument | None = None
     last_error: str | None = None
     cpu_percent: float | None = None

@@ -122,6 +122,7 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
             next_start_at=self._next_start_at(now, wall),
             backoff=state.history.delay,
             blocked_by=self.blocked_by,
+            depends_on={name: condition.value for name, condition in self.spec.depends_on.items()},
             last_exit=self.last_exit,
             last_error=self.last_error,
             probes=tuple(self._probe_document(kind) for kind in self.spec.probes) if alive else (),

@@ -20,12 +20,19 @@ LIMIT = 20.0
 OWN_CODES = re.compile(rb"\x1b\[[0-9;]*m")
 """The CLI's own colours: the only escape sequences that a plain command may write."""
 
+LIVE_CODES = re.compile(rb"\x1b\[(?:[0-9;]*m|\?(?:1049|25)[hl]|[0-9]*[AK]|H)|\r(?=\x1b\[[0-9]*[AK])")
+"""What a live view may write, too: the second screen, the cursor shown or hidden, up, home, erase a line."""
+
+ALSO_TEXT = "\n\t\u200c\u200d"
+"""Newline, tab, and the joiners, which Persian, Hindi and emoji are written with and a terminal obeys in no way."""
+
 
 class Terminal:
     """One command in a terminal of its own."""
 
     def __init__(self, words: Sequence[str], *, columns: int = 80, rows: int = 30) -> None:
         self._master, slave = pty.openpty()
+        self._is_hung_up = False
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
         environment = {**os.environ, "TERM": "xterm-256color"}
         for name in ("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR"):
@@ -47,7 +54,23 @@ class Terminal:
         self.process.kill()
         self.process.wait()
         os.close(self._slave)
+        if not self._is_hung_up:
+            os.close(self._master)
+
+    def hang_up(self) -> None:
+        """Close the window."""
+        self._is_hung_up = True
         os.close(self._master)
+
+    def resize(self, columns: int, rows: int) -> None:
+        """Draw the window larger or smaller."""
+        fcntl.ioctl(self._master, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+
+    def is_given_back(self) -> bool:
+        """Whether the second screen was left, the cursor is shown, and the keyboard is as it was."""
+        is_first = self.seen.rfind(b"\x1b[?1049l") > self.seen.rfind(b"\x1b[?1049h")
+        has_cursor = self.seen.rfind(b"\x1b[?25h") > self.seen.rfind(b"\x1b[?25l")
+        return is_first and has_cursor and self.echoes()
 
     def type(self, keys: bytes) -> None:
         """Press keys."""
@@ -66,6 +89,10 @@ class Terminal:
             assert time.monotonic() < deadline, f"not seen within {limit:g} s: {text!r}; {self.seen[-2000:]!r}"
             self._read(0.05)
         return self.seen[start:]
+
+    def read_some(self) -> None:
+        """Read what comes next."""
+        self._read(0.05)
 
     def read_to_end(self) -> bytes:
         """Read until the command has ended, and return all that it ever wrote."""
@@ -97,7 +124,11 @@ def terminal(*words: str, columns: int = 80, rows: int = 30) -> Iterator[Termina
         one.close()
 
 
-def unexpected_bytes(data: bytes) -> set[str]:
-    """Whatever is neither printable text, nor newline, tab, or a colour of the CLI's own."""
-    text = OWN_CODES.sub(b"", data).replace(b"\r\n", b"\n").decode("utf-8", "surrogateescape")
-    return {character for character in text if not (character.isprintable() or character in "\n\t")}
+def unexpected_bytes(data: bytes, *, live: bool = False) -> set[str]:
+    """Whatever is neither printable text, nor newline, tab, or a colour of the CLI's own.
+
+    ``live``: the command may draw in place, too.
+    """
+    data = (LIVE_CODES if live else OWN_CODES).sub(b"", data).replace(b"\r\n", b"\n")
+    text = data.decode("utf-8", "surrogateescape")
+    return {character for character in text if not (character.isprintable() or character in ALSO_TEXT)}

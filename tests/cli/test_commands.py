@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -276,48 +277,34 @@ def test_followed_log_survives_restarts_and_shows_a_line_within_100_ms(running: 
 
 
 def test_events_are_told_as_text_and_as_json(running: Stack) -> None:
-    assert "web #1 running" in running.cli("events", "web").stdout
+    assert re.search(r"ago  web +#1 running\n", running.cli("events", "web").stdout)
     entries = [json.loads(text) for text in running.cli("events", "--json").stdout.splitlines()]
     assert entries == running.events()[: len(entries)]
     assert running.cli("events", "web", "--since", "0s").stdout == ""
 
 
-# watch
+def test_events_are_chosen_by_kind_reason_and_number(running: Stack) -> None:
+    def chosen(*words: str) -> list[dict[str, Any]]:
+        return [json.loads(text) for text in running.cli("events", *words, "--json").stdout.splitlines()]
+
+    running.cli("restart", "worker")
+    everything = running.events()
+    starts = [entry for entry in everything if entry["event"] in {"starting", "stopping"}]
+    assert chosen("--event", "starting", "--event", "stopping") == starts
+    asked = [entry for entry in starts if entry["reason"] == "operator" and entry["component"] == "worker"]
+    assert chosen("worker", "--event", "starting", "--event", "stopping", "--reason", "operator") == asked
+    assert len(asked) >= 2
+    assert chosen("--event", "starting", "--event", "stopping", "--tail", "2") == starts[-2:]
+    assert chosen("--tail", "0") == []
 
 
-def test_watch_draws_obeys_keys_and_leaves_the_terminal_clean(running: Stack) -> None:
-    life = grown_up(running, "web")["life"]
-    with terminal("server", "status", "--watch", "--home", str(running.home), columns=100, rows=40) as screen:
-        screen.read_until(b"q quit")
-        assert b"\x1b[?1049h" in screen.seen
-        screen.type(b"kr")
-        running.wait_state("web", "running", life=life + 1)
-        screen.read_until(b"restart: web: running")
-        screen.type(b"e")
-        screen.read_until(b"any key goes back")
-        screen.type(b"x")
-        screen.read_until(b"q quit")
-        screen.type(b"q")
-        screen.read_to_end()
-        assert screen.process.returncode == 0
-        assert screen.echoes()
-    assert screen.seen.rindex(b"\x1b[?1049l") > screen.seen.rindex(b"\x1b[?1049h")
-    assert screen.seen.rindex(b"\x1b[?25h") > screen.seen.rindex(b"\x1b[?25l")
-
-
-def test_watch_on_a_pipe_prints_a_document_per_change(running: Stack) -> None:
-    command = [sys.executable, "-m", "stigmerd.cli", "server", "status", "web", "--watch", "--json"]
-    with subprocess.Popen([*command, "--home", str(running.home)], stdout=subprocess.PIPE) as watcher:
-        assert watcher.stdout is not None
-        first = json.loads(watcher.stdout.readline())
-        grown_up(running, "web")
-        running.cli("restart", "web")
-        second = json.loads(watcher.stdout.readline())
-        watcher.send_signal(signal.SIGINT)
-        watcher.stdout.read()
-        assert watcher.wait(10) == 130
-    assert first["components"][0]["state"] == "running"
-    assert [c["name"] for c in second["components"]] == ["web"]
+def test_logs_as_json_are_an_object_a_line(running: Stack) -> None:
+    output = running.cli("logs", "web", "hostile", "--json").stdout
+    lines = [json.loads(text) for text in output.splitlines()]
+    assert output.isascii()
+    assert {line["component"] for line in lines} == {"web", "hostile"}
+    assert any(line["line"] == "web is up" and line["at"] is not None for line in lines)
+    assert any(line["line"].startswith("\x1b[31mred\x1b]0;title\x07 \\x9b") for line in lines)
 
 
 # the daemon

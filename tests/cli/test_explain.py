@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 
 import msgspec
@@ -26,7 +27,19 @@ def explain(
     tail: Sequence[str] = (),
 ) -> ExplainReport:
     """The report on one component."""
-    return build_report(component, [component, *others], events, tail, NOW)
+    return build_report(component, [component, *others], events, lambda count: tail[-count:], NOW)
+
+
+def shown(report: ExplainReport, width: int | None = None) -> str:
+    """The report as a reader sees it, on a clock that shows UTC."""
+    return paint(render_report(report, now=NOW, command=report.command, width=width), colour=False)
+
+
+@pytest.fixture(autouse=True)
+def utc(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The operator's clock is UTC."""
+    monkeypatch.setenv("TZ", "UTC")
+    time.tzset()
 
 
 def exited(
@@ -93,6 +106,21 @@ def test_spawn_failure_is_told_from_a_crash() -> None:
     assert report.command == "stigmer server check"
 
 
+@pytest.mark.parametrize(
+    ("program", "command"),
+    [
+        ("no-such-program", "command -v no-such-program"),
+        ("/opt/my app/run", "ls -l '/opt/my app/run'"),
+        ("./run", "stigmer server check"),
+    ],
+)
+def test_program_that_cannot_be_spawned_is_the_first_thing_to_look_at(program: str, command: str) -> None:
+    message = f"{program}: No such file or directory"
+    component = msgspec.structs.replace(RUNNER, state="failed", command=(program, "--now"))
+    report = explain(entry(3, "start_failed", reason="spawn", message=message, errno=2), component=component)
+    assert report.command == command
+
+
 def test_missing_image_is_answered_with_the_pull_command() -> None:
     message = "there is no image stigmer-agent-runner:local: docker pull stigmer-agent-runner:local."
     report = explain(entry(3, "start_failed", reason="spawn", message=message))
@@ -117,12 +145,34 @@ def test_waiting_component_is_explained_by_the_root_of_what_it_waits_for() -> No
     assert report.command == "stigmer server explain agent-runner"
 
 
+def test_stranger_on_a_port_is_the_first_thing_to_look_at() -> None:
+    reason = "port 7234 is taken by pid 4321 (python3 -m http.server)"
+    component = msgspec.structs.replace(RUNNER, state="waiting", reason=reason, next_start_at=None)
+    report = explain(entry(5, "waiting", reason="port", message=reason), component=component)
+    assert (report.cause, report.command) == ("port", "ps -o pid,user,args -p 4321")
+    assert report.happened == f"It has not been started, because {reason}."
+
+
 def test_dependency_that_failed_just_before_is_the_root_cause_of_a_crash() -> None:
-    waits = entry(1, "waiting", reason="dependency", message="waiting for stigmer-server to be ready")
-    failed_before = msgspec.structs.replace(SERVER, last_exit=ExitDocument(signal="SIGKILL", at=at(12)))
-    report = explain(waits, exited(code=1), others=[failed_before])
+    component = msgspec.structs.replace(RUNNER, depends_on={"stigmer-server": "ready"})
+    failed_before = msgspec.structs.replace(
+        SERVER, last_exit=ExitDocument(signal="SIGKILL", at=at(12)), last_error="killed by SIGKILL"
+    )
+    report = explain(exited(code=1), component=component, others=[failed_before])
     assert report.root_cause == "stigmer-server"
-    assert explain(waits, exited(code=1), others=[SERVER]).root_cause is None
+    assert "which had failed just before: killed by SIGKILL." in report.evidence[-1]
+    assert explain(exited(code=1), component=component, others=[SERVER]).root_cause is None
+    assert explain(exited(code=1), others=[failed_before]).root_cause is None
+
+
+def test_root_cause_is_looked_for_behind_the_dependencies_that_failed_too() -> None:
+    component = msgspec.structs.replace(RUNNER, depends_on={"web": "ready"})
+    middle = msgspec.structs.replace(WAITING, state="restarting", blocked_by=None, depends_on={"agent-runner": "ready"})
+    circle = msgspec.structs.replace(AGENT, depends_on={"web": "ready"})
+    for bottom in (AGENT, circle):
+        report = explain(exited(code=1), component=component, others=[middle, bottom])
+        assert report.root_cause == "agent-runner"
+        assert "which is failed: exited with code 1." in report.evidence[-1]
 
 
 def test_everybody_who_waits_is_named() -> None:
@@ -153,6 +203,13 @@ def test_output_that_cannot_be_of_the_life_that_failed_is_not_shown() -> None:
     assert explain(spawn, tail=[BORN, "older", DEAD]).output == ()
 
 
+def test_output_is_found_behind_what_the_next_life_wrote() -> None:
+    events = [entry(1, "starting", life=1), exited(seq=5, code=1), entry(8, "starting", life=2)]
+    running = msgspec.structs.replace(RUNNER, state="running", healthy=True, life=2)
+    tail = [BORN, "fatal: no database", DEAD, REBORN, *["GET / 200"] * 5000]
+    assert explain(*events, component=running, tail=tail).output == ("fatal: no database",)
+
+
 def test_output_has_an_upper_bound() -> None:
     report = explain(entry(1, "starting"), exited(code=1), tail=[BORN, *map(str, range(50)), DEAD])
     assert report.output == tuple(map(str, range(50 - OUTPUT_LINES, 50)))
@@ -160,15 +217,70 @@ def test_output_has_an_upper_bound() -> None:
 
 def test_next_start_is_told_with_its_time() -> None:
     report = explain(exited(code=1))
-    assert report.next == "It is restarted in 4 s, at 04:00:16 UTC (attempt 4 of 10)."
+    assert report.next == "It is restarted in 4 s (attempt 4 of 10)."
     assert report.next_start_at == RUNNER.next_start_at
+    assert "(attempt 4 of 10). That is at 04:00:16.\n" in shown(report)
 
 
 def test_failed_component_waits_for_the_operator_or_its_trial() -> None:
     failed = msgspec.structs.replace(RUNNER, state="failed", next_start_at=None)
     assert explain(exited(code=1), component=failed).command == "stigmer server restart workflow-runner"
     trial = msgspec.structs.replace(RUNNER, state="failed")
-    assert explain(exited(code=1), component=trial).next == "One trial start follows in 4 s, at 04:00:16 UTC."
+    assert explain(exited(code=1), component=trial).next == "One trial start follows in 4 s."
+
+
+@pytest.mark.parametrize(
+    ("reason", "message", "said"),
+    [
+        ("budget", "10 restarts within 600 s: exited with code 1", "budget is spent: 10 restarts within 600 s."),
+        ("fatal_exit", "exited with code 78; restarting cannot help", "fatal_exit_codes"),
+        ("trial", "the trial failed: exited with code 1", "trial start"),
+        ("exit", "exited with code 1; restart policy 'never' ends here", "policy ends here"),
+    ],
+)
+def test_failed_component_is_told_why_it_is_not_restarted(reason: str, message: str, said: str) -> None:
+    failed = msgspec.structs.replace(RUNNER, state="failed", next_start_at=None)
+    verdict = entry(10, "failed", reason=reason, message=message)
+    assert said in explain(exited(code=1), verdict, component=failed).evidence[0]
+    assert explain(exited(code=1), verdict).evidence == ()
+
+
+def test_what_needs_a_look_elsewhere_is_answered_with_that_look() -> None:
+    failed = msgspec.structs.replace(RUNNER, state="failed", next_start_at=None)
+    bug = explain(entry(9, "failed", reason="internal", message="KeyError"), component=failed)
+    assert (bug.cause, bug.command) == ("internal", "stigmer server logs stigmerd")
+    stuck = explain(entry(9, "failed", reason="unkillable", message="cannot be killed: pid 7, pid 8"), component=failed)
+    assert (stuck.cause, stuck.command) == ("unkillable", "ps -o pid,stat,wchan,args -p 7,8")
+
+
+@pytest.mark.parametrize(
+    ("reason", "said"),
+    [("operator", "an operator asked"), ("shutdown", "the daemon was stopped"), ("reload", "changed configuration")],
+)
+def test_who_wanted_it_down_is_told(reason: str, said: str) -> None:
+    stopped = msgspec.structs.replace(RUNNER, state="stopped", healthy=True, last_exit=None, last_error=None)
+    assert said in explain(entry(9, "stopped", reason=reason), component=stopped).happened
+
+
+def test_component_that_never_ran_was_not_stopped() -> None:
+    never = msgspec.structs.replace(OFF, state="stopped", life=0)
+    assert explain(component=never).happened == "It was never started."
+    disabled = msgspec.structs.replace(never, enabled=False)
+    assert explain(component=disabled).happened == "It was never started, because it is disabled in the configuration."
+
+
+def test_completed_component_has_not_failed_whatever_its_last_exit() -> None:
+    done = msgspec.structs.replace(OFF, last_exit=ExitDocument(code=0, at=at(3)))
+    events = [exited(code=0), entry(10, "completed", reason="exit")]
+    assert explain(*events, component=done).cause == "none"
+    assert explain(component=done).happened == "It has done its work and ended with success."
+
+
+def test_timeline_has_the_end_of_the_failed_life_also_after_much_else() -> None:
+    running = msgspec.structs.replace(RUNNER, state="running", healthy=True, ready=True, life=2)
+    flaps = [entry(10 + n, "ready" if n % 2 else "unready", life=2) for n in range(30)]
+    timeline = explain(exited(seq=5, code=1), *flaps, component=running).timeline
+    assert [moment.life for moment in timeline] == [1, *[2] * 14]
 
 
 @pytest.mark.parametrize("component", [SERVER, RUNNER, WAITING, AGENT, OFF], ids=lambda c: c.state)
@@ -195,3 +307,36 @@ def test_hostile_output_is_escaped_in_the_report() -> None:
     text = paint(render_report(report, now=NOW, command="x"), colour=False)
     assert "\\x1b]0;x\\x07" in text
     assert not set(text) & set("\x1b\x07\u202e")
+
+
+def test_report_at_60_columns() -> None:
+    component = msgspec.structs.replace(RUNNER, depends_on={"agent-runner": "ready"})
+    again = entry(10, "restarting", attempt=4, max_restarts=10, delay=4)
+    events = [entry(1, "starting", pid=1), exited(code=127), again]
+    report = explain(*events, component=component, others=[AGENT], tail=[BORN, "sh: 1: nope: not found", DEAD])
+    assert shown(report, 60) == """\
+↻ workflow-runner is restarting
+
+What happened (11s ago, at 04:00:00)
+  It exited with code 127 after 3 s: the command was not
+  found.
+  The root cause is agent-runner, which is failed: exited
+  with code 1.
+
+What the daemon did
+  04:00:00  life 1: starting (pid 1)
+  04:00:00  life 1: exited with code 127 after 3 s: the com…
+  04:00:01  life 1: restarts in 4 s (attempt 4/10)
+
+The end of its output
+  | sh: 1: nope: not found
+
+What happens next
+  It is restarted in 4 s (attempt 4 of 10). That is at
+  04:00:16.
+
+Try
+  stigmer server logs workflow-runner --tail 200
+
+log: /home/u/.stigmer/logs/workflow-runner.log
+"""
