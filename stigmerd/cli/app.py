@@ -409,16 +409,32 @@ def check(file: str | None = None, /, *, home: HomeOption = None, json: JsonOpti
 
 
 @server.command(group=SET_UP)
-def init(*, home: HomeOption = None) -> int:
-    """Write a commented stigmer.toml from what is installed here. Never overwrites one.
+def init(
+    source: Annotated[str | None, Parameter(name="--from")] = None,
+    *,
+    home: HomeOption = None,
+    quiet: QuietOption = False,
+    json: JsonOption = False,
+) -> int:
+    """Write a commented stigmer.toml from what is installed here, or from another tool's file.
+
+    It never overwrites one. What cannot be carried over is listed here and at the top of the file.
 
     **Examples**
 
         stigmer server init
-    """
-    from stigmerd.cli import config
+        stigmer server init --from Procfile
+        stigmer server init --from docker-compose.yml
+        stigmer server init --from /etc/supervisor/supervisord.conf
 
-    return config.init(home=home)
+    Parameters
+    ----------
+    source
+        A Procfile, a compose file or a supervisord.conf, whose services become components.
+    """
+    from stigmerd.cli import init as group
+
+    return group.init(source, home=home, quiet=quiet, as_json=json)
 
 
 @server.command(group=SET_UP)
