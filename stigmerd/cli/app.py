@@ -377,17 +377,21 @@ def reload(
         bool, Parameter(name="--dry-run", negative="", help="Only tell what would change.")
     ] = False,
     home: HomeOption = None,
+    quiet: QuietOption = False,
     json: JsonOption = False,
 ) -> int:
     """Apply a changed configuration. Everything is checked before anything is touched.
 
+    Tells for each component which keys have changed, and whether it is restarted for them.
+
     **Examples**
 
         stigmer server reload --dry-run
+        stigmer server reload
     """
-    from stigmerd.cli import lifecycle
+    from stigmerd.cli import reload as group
 
-    return lifecycle.reload(dry_run=dry_run, home=home, as_json=json)
+    return group.reload(dry_run=dry_run, home=home, quiet=quiet, as_json=json)
 
 
 @server.command(group=SET_UP)
