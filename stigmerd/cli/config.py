@@ -10,7 +10,7 @@ from stigmerd.cli.errors import OK, USAGE
 from stigmerd.cli.escape import escape_line
 from stigmerd.cli.reach import find_home
 from stigmerd.config.load import configuration_path, load_stack
-from stigmerd.config.problems import ConfigError, Problem
+from stigmerd.config.problems import ConfigError, Problem, located
 from stigmerd.config.schema import json_schema
 
 
@@ -44,8 +44,7 @@ def print_problems(errors: tuple[Problem, ...], source: str, *, as_json: bool = 
         sys.stdout.write(json.dumps({"source": source, "errors": found}) + "\n")
         return
     for error in errors:
-        where = ":".join(str(part) for part in (source, error.line, error.column) if part is not None)
-        sys.stderr.write(f"{where}: {escape_line(error.message)}\n")
+        sys.stderr.write(f"{escape_line(located(error, source))}\n")
 
 
 def schema() -> int:

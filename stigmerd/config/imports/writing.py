@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import re
 import textwrap
 from collections.abc import Iterator
 
 from stigmerd.config.imports.result import Import, Left, Table
+from stigmerd.config.toml_text import key, value
 
 WIDTH = 100
 """Columns that an inline table may fill; a longer one becomes a table of its own."""
@@ -56,22 +55,3 @@ def _lines(path: str, table: Table) -> Iterator[str]:
 
 def _is_long(name: str, table: Table) -> bool:
     return len(f"{key(name)} = {value(table)}") > WIDTH
-
-
-def key(name: str) -> str:
-    """A key of TOML, quoted where it has to be."""
-    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else _string(name)
-
-
-def value(item: object) -> str:
-    """A value of TOML, on one line."""
-    if isinstance(item, dict):
-        return f"{{ {', '.join(f'{key(name)} = {value(each)}' for name, each in item.items())} }}" if item else "{}"
-    if isinstance(item, list):
-        return f"[{', '.join(value(each) for each in item)}]"
-    return _string(item) if isinstance(item, str) else json.dumps(item)
-
-
-def _string(text: str) -> str:
-    # JSON leaves DEL alone, which TOML does not.
-    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")

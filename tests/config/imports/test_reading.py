@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from stigmerd.config.imports.reading import import_file, kind_of
 from stigmerd.config.imports.result import ImportRefusedError
-from stigmerd.config.imports.writing import key, value, write_import
+from stigmerd.config.imports.writing import write_import
+from stigmerd.config.toml_text import key, value
 from tests.config.imports.conftest import Importer
 
 
