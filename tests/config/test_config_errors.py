@@ -18,7 +18,7 @@ ROWS = [
     ("comand = 1", 'component.a.comand is not a known key: the nearest is "command"'),
     ("image = 'x'", 'component.a.image is not a known key: the nearest is "container"'),
     ("stop.timeout = 3", 'component.a.stop.timeout is not a known key: the nearest is "grace"'),
-    ("liveness = { process = {}, interval = 3 }", 'component.a.liveness.interval is not a known key: the nearest is "period"'),
+    ("restart.attempts = 3", 'component.a.restart.attempts is not a known key: the nearest is "max_restarts"'),
     ("restart.polcy = 1", 'component.a.restart.polcy is not a known key: the nearest is "policy"'),
     ('"bad\\u001b[31mkey" = 1', 'component.a."bad\\u001b[31mkey" is not a known key: the nearest is "readiness"'),
     ("optional = 1", "component.a.optional is 1: give true or false"),
