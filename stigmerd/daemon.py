@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
@@ -609,7 +609,7 @@ class Daemon:
             if not dry_run:
                 self._reload_problem = f"the configuration was not reloaded: {exc}"
             raise RefusedError(Refusal.BAD_CONFIGURATION, str(exc)) from exc
-        change = self._supervisor.plan(stack.components)
+        change = self._plan(stack)
         if dry_run:
             return change
         self._reload_problem = ""
@@ -627,6 +627,11 @@ class Daemon:
             restarted=list(change.restarted),
         )
         return change
+
+    def _plan(self, stack: StackSpec) -> Change:
+        old, new = self._stack.daemon, stack.daemon
+        daemon = [each.name for each in fields(new) if getattr(old, each.name) != getattr(new, each.name)]
+        return replace(self._supervisor.plan(stack.components), daemon=tuple(daemon))
 
     async def explain(self, name: str) -> dict[str, Any]:
         """The report on a component's last failure."""

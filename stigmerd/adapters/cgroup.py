@@ -146,6 +146,17 @@ def _can_enter(leaf: Leaf) -> bool:
         return subprocess.run(["/bin/sh", "-c", "echo 0 >&0"], stdin=procs, stderr=subprocess.DEVNULL).returncode == 0
 
 
+def pids_limit() -> int | None:
+    """How many processes and threads our own cgroup and those around it may hold; None: as many as they like."""
+    folder, mount = _own_folder(), _mount()
+    limits: list[int] = []
+    while folder is not None and mount is not None and folder.startswith(mount[0]):
+        with suppress(OSError, ValueError), open(os.path.join(folder, "pids.max"), encoding="ascii") as file:
+            limits.append(int(file.read()))  # "max" is no number
+        folder = os.path.dirname(folder)
+    return min(limits, default=None)
+
+
 def base_name(home: str) -> str:
     """The name of the folder that holds the leaves of a home."""
     return f"stigmerd-{hashlib.sha256(os.fsencode(home)).hexdigest()[:12]}"

@@ -388,17 +388,21 @@ def reload(
         bool, Parameter(name="--dry-run", negative="", help="Only tell what would change.")
     ] = False,
     home: HomeOption = None,
+    quiet: QuietOption = False,
     json: JsonOption = False,
 ) -> int:
     """Apply a changed configuration. Everything is checked before anything is touched.
 
+    Tells for each component which keys have changed, and whether it is restarted for them.
+
     **Examples**
 
         stigmer server reload --dry-run
+        stigmer server reload
     """
-    from stigmerd.cli import lifecycle
+    from stigmerd.cli import reload as group
 
-    return lifecycle.reload(dry_run=dry_run, home=home, as_json=json)
+    return group.reload(dry_run=dry_run, home=home, quiet=quiet, as_json=json)
 
 
 @server.command(group=SET_UP)
@@ -420,16 +424,32 @@ def check(file: str | None = None, /, *, home: HomeOption = None, json: JsonOpti
 
 
 @server.command(group=SET_UP)
-def init(*, home: HomeOption = None) -> int:
-    """Write a commented stigmer.toml from what is installed here. Never overwrites one.
+def init(
+    source: Annotated[str | None, Parameter(name="--from")] = None,
+    *,
+    home: HomeOption = None,
+    quiet: QuietOption = False,
+    json: JsonOption = False,
+) -> int:
+    """Write a commented stigmer.toml from what is installed here, or from another tool's file.
+
+    It never overwrites one. What cannot be carried over is listed here and at the top of the file.
 
     **Examples**
 
         stigmer server init
-    """
-    from stigmerd.cli import config
+        stigmer server init --from Procfile
+        stigmer server init --from docker-compose.yml
+        stigmer server init --from /etc/supervisor/supervisord.conf
 
-    return config.init(home=home)
+    Parameters
+    ----------
+    source
+        A Procfile, a compose file or a supervisord.conf, whose services become components.
+    """
+    from stigmerd.cli import init as group
+
+    return group.init(source, home=home, quiet=quiet, as_json=json)
 
 
 @server.command(group=SET_UP)

@@ -1,24 +1,24 @@
 """``doctor``: looks at everything that supervision stands on, and says what to do about it.
 
-Looks only. Each check is one function that returns findings.
+It changes nothing that stays. Each check is one function that returns findings.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import platform
-import resource
 import shutil
 import socket
 import sys
+import time
 from collections.abc import Iterator
-from typing import NamedTuple
 
+from stigmerd.adapters.rotation import can_collapse
 from stigmerd.adapters.store import Home, HomeError, default_home, read_state
 from stigmerd.cli.containers import engine_version
 from stigmerd.cli.errors import FAILED, NOT_RUNNING, OK, CommandError
 from stigmerd.cli.escape import escape_line
+from stigmerd.cli.machine import BAD, FAIR, GOOD, Finding, look_at_machine
 from stigmerd.cli.paint import Line, Span, line, paint, wants_colour
 from stigmerd.cli.reach import fetch_status, hint, reached
 from stigmerd.cli.times import duration_text, size_text
@@ -28,21 +28,11 @@ from stigmerd.core.spec import ContainerSpec, ProcessSpec, StackSpec
 from stigmerd.core.status import DaemonDocument
 from stigmerd.engine.ports import EngineUnavailableError
 
-OLDEST_KERNEL = (5, 4)
 ENOUGH_DISK = 256 * 1024 * 1024
-ENOUGH_DESCRIPTORS = 4096
+CLOCK_SLACK = 60.0
+"""Seconds that the wall clock may lie behind what was written last."""
 
-GOOD, FAIR, BAD = "good", "busy", "bad"
 SYMBOLS = {GOOD: "✓", FAIR: "!", BAD: "✗"}
-
-
-class Finding(NamedTuple):
-    """One thing that was looked at. ``advice`` is what to do, where there is something to do."""
-
-    level: str
-    subject: str
-    sentence: str
-    advice: str = ""
 
 
 def doctor(*, home: str | None, as_json: bool) -> int:
@@ -62,14 +52,13 @@ def doctor(*, home: str | None, as_json: bool) -> int:
 
 
 def _findings(home: Home) -> Iterator[Finding]:
-    yield _platform()
-    yield from _guarantees()
-    yield from _limits()
+    yield from look_at_machine(home.path)
     yield from _home(home)
     daemon, finding = _daemon(home)
     yield finding
     stack, configuration = _configuration(home, daemon)
     yield configuration
+    yield _disk(home, stack)
     if stack is not None:
         yield from _programs(stack)
         yield from _ports(stack, is_running=daemon is not None)
@@ -82,53 +71,6 @@ def _render(finding: Finding) -> list[Line]:
     return [*lines, line(f"  {escape_line(finding.advice)}")] if finding.advice else lines
 
 
-def _platform() -> Finding:
-    release = platform.release()
-    said = f"{platform.system()} {release}, Python {platform.python_version()}"
-    if sys.platform == "linux":
-        numbers = release.replace("-", ".").split(".")[:2]
-        if all(part.isdigit() for part in numbers) and tuple(map(int, numbers)) < OLDEST_KERNEL:
-            return Finding(BAD, "platform", said, "stigmerd needs Linux 5.4 or later")
-    return Finding(GOOD, "platform", said)
-
-
-def _guarantees() -> Iterator[Finding]:
-    """What this platform lets the daemon prove about processes."""
-    if hasattr(os, "pidfd_open"):
-        yield Finding(GOOD, "identity", "processes are held by pidfd: no signal goes to a stranger")
-    else:
-        yield Finding(FAIR, "identity", "no pidfd here: processes are told apart by start time and environment")
-    if sys.platform != "linux":
-        return
-    folder = _own_cgroup()
-    if folder is not None and os.access(folder, os.W_OK):
-        yield Finding(GOOD, "descendants", f"cgroup v2 is ours to use ({folder})")
-    else:
-        yield Finding(
-            FAIR,
-            "descendants",
-            "no writable cgroup v2 folder: descendants are found as subreaper and by their environment",
-            "Under systemd: systemd-run --user --scope -p Delegate=yes stigmerd",
-        )
-
-
-def _own_cgroup() -> str | None:
-    try:
-        with open("/proc/self/cgroup", encoding="utf-8") as lines:
-            path = next((text[3:].strip() for text in lines if text.startswith("0::")), None)
-    except OSError:
-        return None
-    return None if path is None else os.path.join("/sys/fs/cgroup", path.lstrip("/"))
-
-
-def _limits() -> Iterator[Finding]:
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if hard != resource.RLIM_INFINITY and hard < ENOUGH_DESCRIPTORS:
-        yield Finding(FAIR, "descriptors", f"at most {hard} open files", "Raise it with: ulimit -Hn 65536")
-    else:
-        yield Finding(GOOD, "descriptors", f"at most {'any number of' if hard < 0 else hard} open files")
-
-
 def _home(home: Home) -> Iterator[Finding]:
     try:
         home.check()
@@ -136,15 +78,68 @@ def _home(home: Home) -> Iterator[Finding]:
         yield Finding(BAD, "home", str(exc))
         return
     if not home.exists():
-        yield Finding(GOOD, "home", f"{home.path} is not there yet; the first start makes it")
+        yield _absent_home(home)
+        return
+    if not os.access(home.path, os.W_OK | os.X_OK):
+        advice = f"Make it yours, or choose another with --home: chown -R {os.geteuid()} {home.path}"
+        yield Finding(BAD, "home", f"{home.path} cannot be written", advice)
         return
     yield Finding(GOOD, "home", f"{home.path} is ours alone")
     yield from (Finding(FAIR, "state", problem) for problem in read_state(home).problems)
-    free = shutil.disk_usage(home.path).free
-    if free < ENOUGH_DISK:
-        yield Finding(BAD, "disk", f"{size_text(free)} free at {home.path}", "Make room: logs and state need it")
+    yield from _written_in_the_future(home)
+    yield from _rotation(home)
+
+
+def _absent_home(home: Home) -> Finding:
+    above = home.path
+    while not os.path.lexists(above):
+        above = os.path.dirname(above)
+    if os.path.isdir(above) and os.access(above, os.W_OK | os.X_OK):
+        return Finding(GOOD, "home", f"{home.path} is not there yet; the first start makes it")
+    return Finding(BAD, "home", f"{home.path} cannot be made: {above} cannot be written", "Choose another with --home")
+
+
+def _written_in_the_future(home: Home) -> Iterator[Finding]:
+    """Whether the wall clock went back: what is younger would then stand before what is older."""
+    try:
+        written = os.stat(os.path.join(home.state, "events.jsonl")).st_mtime
+    except OSError:
+        return
+    if written > time.time() + CLOCK_SLACK:
+        said = f"the last event is of {duration_text(written - time.time())} in the future: the clock went back"
+        yield Finding(FAIR, "clock", said, "Set it; until then --since shows too much or too little")
+
+
+def _rotation(home: Home) -> Iterator[Finding]:
+    if not os.path.isdir(home.logs):
+        return
+    try:
+        collapses = can_collapse(home.logs)
+    except OSError as exc:
+        advice = "Make room there, or make it yours"
+        yield Finding(BAD, "logs", f"{home.logs} cannot be written: {exc.strerror}", advice)
+        return
+    if collapses:
+        yield Finding(GOOD, "logs", "are rotated under their writer without losing a byte")
     else:
-        yield Finding(GOOD, "disk", f"{size_text(free)} free")
+        said = "this file system cannot cut a file at its head: what is written during a rotation may be lost"
+        yield Finding(FAIR, "logs", said, "ext4 and xfs can: choose a home there with --home")
+
+
+def _disk(home: Home, stack: StackSpec | None) -> Finding:
+    """Room at the home, and whether it is enough for all logs at their largest."""
+    above = home.path
+    while not os.path.isdir(above):
+        above = os.path.dirname(above)
+    free = shutil.disk_usage(above).free
+    said = f"{size_text(free)} free at {above}"
+    if free < ENOUGH_DISK:
+        return Finding(BAD, "disk", said, "Make room: logs and state need it")
+    largest = sum((spec.log.keep + 2) * spec.log.max_size for spec in stack.components.values()) if stack else 0
+    if largest > free:
+        said = f"{said}; the logs may grow to {size_text(largest)}"
+        return Finding(FAIR, "disk", said, "Make room, or lower log.max_size or log.keep in [defaults]")
+    return Finding(GOOD, "disk", f"{said}; logs take at most {size_text(largest)}" if largest else said)
 
 
 def _daemon(home: Home) -> tuple[DaemonDocument | None, Finding]:

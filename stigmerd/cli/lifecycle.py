@@ -478,29 +478,3 @@ def _is_so(component: ComponentDocument, condition: str) -> bool:
     if component.state == "completed":
         return True
     return component.state == "running" and (condition == "running" or component.ready)
-
-
-# reload
-
-
-def reload(*, dry_run: bool, home: str | None, as_json: bool) -> int:
-    """Apply a changed configuration, or tell what would change."""
-    place = find_home(home)
-    with reached(place) as client:
-        plan = client.call("reload", dry_run=dry_run or None)
-    if as_json:
-        sys.stdout.write(json.dumps(plan) + "\n")
-        return OK
-    lines = [*_plan_lines(plan, dry_run=dry_run)]
-    sys.stdout.write("".join(f"{escape_line(text)}\n" for text in lines) or "Nothing has changed.\n")
-    return OK
-
-
-def _plan_lines(plan: dict[str, Any], *, dry_run: bool) -> Iterator[str]:
-    """What a reload did, or would do, to each component."""
-    restarted = set(plan.get("restarted", []))
-    done = {"added": "added", "removed": "stopped and removed", "restarted": "restarted", "changed": "changed in place"}
-    for key, verb in done.items():
-        for name in plan.get(key, []):
-            if key != "changed" or name not in restarted:
-                yield f"{name}: {'would be ' if dry_run else ''}{verb}"

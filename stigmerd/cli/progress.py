@@ -117,14 +117,20 @@ class _Call(threading.Thread):
 
 
 def call_and_show(
-    home: Home, method: str, names: Sequence[str], params: dict[str, Any], display: AbstractContextManager[Progress]
+    home: Home,
+    method: str,
+    names: Sequence[str],
+    params: dict[str, Any],
+    display: AbstractContextManager[Progress],
+    *,
+    takes_names: bool = True,
 ) -> dict[str, Any]:
-    """Have the daemon do something, and show how it goes until it answers.
+    """Have the daemon do something, and show how it goes until it answers: of the named components, if any.
 
     Raises:
         CommandError: it was refused, or the daemon ended before it was done.
     """
-    call = _Call(home, method, {**params, "names": list(names)} if names else params)
+    call = _Call(home, method, {**params, "names": list(names)} if names and takes_names else params)
     with explained(home), open_client(home, any_protocol=method == "shutdown") as watcher, display as progress:
         watcher.call("status.subscribe")
         call.start()

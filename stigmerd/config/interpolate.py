@@ -70,8 +70,8 @@ def display(text: str) -> str:
 
 
 def escape(text: str) -> str:
-    """The text that :func:`substitute` turns into exactly this one."""
-    return text.replace("$", "$$")
+    """The text that :func:`substitute` turns into exactly this one. A ``$`` that stands for itself stays alone."""
+    return re.sub(r"\$(?=[${])", "$$", text)
 
 
 def split(text: str) -> list[str]:

@@ -124,7 +124,7 @@ def _reference_stack(
 def _parsed(source: str, files: TrustedFiles) -> tuple[str, dict[str, Any]]:
     """The text and what TOML makes of it."""
     try:
-        text = files.read(source).decode()
+        text = files.read(source).decode("utf-8-sig")
         return text, tomllib.loads(text)
     except RefusedError as refused:
         raise _one_error(f"{refused.said}: {refused.advice}", source) from refused
@@ -157,7 +157,19 @@ def _syntax_error(message: str, text: str, source: str) -> ConfigError:
     if re.match(r"Cannot (overwrite|declare|mutate)|Duplicate", said):
         path = spell(repeated_key(text, line))
         return _one_error(f"{path} is there twice: drop one of them", source, path=path, line=line, column=column)
-    return _one_error(f"no valid TOML: {said}", source, line=line, column=column)
+    advice = next((f": {advice}" for pattern, advice in _SYNTAX_ADVICE if re.match(pattern, said)), "")
+    return _one_error(f"no valid TOML: {said}{advice}", source, line=line, column=column)
+
+
+_SYNTAX_ADVICE = (
+    ("Invalid value", 'put a text into quotes, such as "text"'),
+    ("Unescaped", r"write '...' around a text with a backslash, or \\ for each"),
+    ("Illegal character", "close the quotation on the same line"),
+    ("Invalid initial character for a key part", "a table in braces stands on one line, without a comma at its end"),
+    ("Expected '=' after a key", "write key = value"),
+    ("Unclosed array", "close it with ]"),
+)
+"""What to do about what the parser says, by how that begins."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,6 +188,9 @@ class _Loader:
         tables = document.get("component", {})
         # Components are read one by one, merged; what is left are the keys around them.
         shell = {key: value for key, value in document.items() if key != "component"}
+        for name in [name for name, table in shell.items() if _is_stray_component(name, table)]:
+            findings.add((name,), f"is no known table: write [component.{name}] for a component")
+            del shell[name]
         stack = walker.read(schema.StackTable, shell, ())
         if not isinstance(tables, dict):
             findings.add(("component",), f"is {kind_of(tables)}: give a table [component.NAME] for each")
@@ -253,6 +268,12 @@ class _Loader:
         return line_of
 
 
+def _is_stray_component(name: str, table: object) -> bool:
+    """Whether a table at the top of the file would be a component in its own place."""
+    is_component = isinstance(table, dict) and not table.keys().isdisjoint({"command", "container", "preset"})
+    return is_component and name not in {"daemon", "defaults"}
+
+
 def _preset(own: dict[str, Any], place: Path, setting: Setting, findings: Findings) -> Preset | None:
     """The component's preset; None, and a finding, where there is none of that name."""
     if "preset" not in own:
@@ -293,7 +314,9 @@ def _check_dependencies(
             if other == name:
                 sentence = "is the component itself: drop it"
             elif other not in names:
-                sentence = f"is no component of this file: {nearest(other, [each for each in names if each != name])}"
+                others = [each for each in names if each != name]
+                advice = nearest(other, others) if others else f"add [component.{other}], or drop it"
+                sentence = f"is no component of this file: {advice}"
             else:
                 sentence = _unmeetable(name, other, condition, components)
             if sentence:

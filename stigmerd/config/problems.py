@@ -39,9 +39,13 @@ class ConfigError(Exception):
         super().__init__("\n".join(self._located(error) for error in self.errors))
 
     def _located(self, error: Problem) -> str:
-        places = (self.source, error.line, error.column)
-        place = ":".join(str(part) for part in places if part is not None)
-        return f"{place}: {error.message}" if place else error.message
+        return located(error, self.source)
+
+
+def located(error: Problem, source: str | None) -> str:
+    """The sentence after file, line and column, in the form that editors jump to."""
+    place = ":".join(str(part) for part in (source, error.line, error.column) if part is not None)
+    return f"{place}: {error.message}" if place and not error.message.startswith(place) else error.message
 
 
 class RefusedError(ValueError):
@@ -146,9 +150,34 @@ def nearest(word: str, known: Iterable[str]) -> str:
     return _nearest(word[:64], tuple(known))
 
 
+_ELSEWHERE = {
+    **dict.fromkeys(("image", "build"), "container"),
+    **dict.fromkeys(("cmd", "exec", "entrypoint", "args", "program", "run"), "command"),
+    **dict.fromkeys(("environment", "envs", "vars"), "env"),
+    **dict.fromkeys(("directory", "dir", "workdir", "working_dir", "working_directory", "chdir"), "cwd"),
+    **dict.fromkeys(("autostart", "disabled"), "enabled"),
+    **dict.fromkeys(("autorestart", "restart_policy", "backoff"), "restart"),
+    **dict.fromkeys(("stopsignal", "stop_signal", "stop_grace_period", "shutdown", "kill"), "stop"),
+    **dict.fromkeys(("health", "healthcheck", "health_check", "liveness_probe", "probe"), "liveness"),
+    **dict.fromkeys(("ready", "readiness_probe"), "readiness"),
+    **dict.fromkeys(("depends", "after", "requires", "needs"), "depends_on"),
+    **dict.fromkeys(("interval", "period_seconds", "every"), "period"),
+    **dict.fromkeys(("retries", "failures", "unhealthy_threshold"), "failure_threshold"),
+    **dict.fromkeys(("start_period", "delay", "initial_delay_seconds"), "initial_delay"),
+    **dict.fromkeys(("timeout", "timeout_seconds", "stopwaitsecs", "wait", "kill_after"), "grace"),
+    **dict.fromkeys(("host", "port"), "address"),
+    **dict.fromkeys(("path", "endpoint", "uri"), "url"),
+    **dict.fromkeys(("max_retries", "startretries", "limit", "attempts"), "max_restarts"),
+    **dict.fromkeys(("backups", "rotate", "count"), "keep"),
+    **dict.fromkeys(("service", "services", "program", "process"), "component"),
+}
+"""What other tools call a key: like a misspelling, but by meaning."""
+
+
 @functools.lru_cache(maxsize=256)
 def _nearest(word: str, known: tuple[str, ...]) -> str:
-    match = difflib.get_close_matches(word, known, n=1, cutoff=0.0)
+    meant = _ELSEWHERE.get(word.lower())
+    match = [meant] if meant in known else difflib.get_close_matches(word, known, n=1, cutoff=0.0)
     return f"the nearest is {quoted(match[0])}" if match else "there is none"
 
 

@@ -21,8 +21,8 @@ def _reads(reader: str) -> Meta:
     return Meta(extra_json_schema={"x-reads": reader})
 
 
-def _about(description: str, example: str | None = None, *, secret: bool = False) -> Meta:
-    """What a key is for; an error about a missing one shows the example; a secret one's value is never shown."""
+def _about(description: str, example: object = None, *, secret: bool = False) -> Meta:
+    """What a key is for; an error about it, or its table, shows the example; a secret one's value is never shown."""
     examples = None if example is None else [example]
     return Meta(description=description, examples=examples, extra={"secret": True} if secret else None)
 
@@ -36,6 +36,10 @@ ExitCode = Annotated[int, Meta(ge=0, le=255)]
 Port = Annotated[int, Meta(ge=1, le=65535)]
 HttpStatus = Annotated[int, Meta(ge=100, le=599)]
 Count = Annotated[int, Meta(ge=1, le=1_000_000)]
+Environment = Annotated[
+    dict[str, String],
+    _about("environment, over `env_file`; values are never shown", {"NAME": "value"}, secret=True),
+]
 
 
 class Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -62,7 +66,8 @@ class HttpTable(Table, frozen=True, kw_only=True):
     url: Annotated[str, _reads("url"), _about("what to ask for", "http://127.0.0.1:8080/health")]
     method: Annotated[str, _reads("method"), _about("the method of the request")] = "GET"
     headers: Annotated[
-        dict[str, String], _about("headers of the request; values are never shown", secret=True)
+        dict[str, String],
+        _about("headers of the request; values are never shown", {"Accept": "text/plain"}, secret=True),
     ] = {}
     status: Annotated[
         tuple[HttpStatus, HttpStatus], _about("the lowest and the highest status that pass")
@@ -143,7 +148,7 @@ class ReadinessTable(ProbeTable, frozen=True, kw_only=True):
 class RestartTable(Table, frozen=True, kw_only=True):
     """Whether, when and how often a component is restarted."""
 
-    policy: Annotated[RestartWhen, _about("which exits are followed by a restart")] = _RESTART.when
+    policy: Annotated[RestartWhen, _about("which exits are followed by a restart", "on-failure")] = _RESTART.when
     initial_backoff: Annotated[Seconds, _about("delay before the first restart")] = _RESTART.initial_backoff
     backoff_factor: Annotated[
         float, _reads("factor"), _about("what each further delay is multiplied by; 1 or more")
@@ -173,7 +178,7 @@ class RestartTable(Table, frozen=True, kw_only=True):
 class StopTable(Table, frozen=True, kw_only=True):
     """How a life is asked to end."""
 
-    signal: Annotated[str, _reads("stop_signal"), _about("sent to the process group")] = _STOP.signal
+    signal: Annotated[str, _reads("stop_signal"), _about("sent to the process group", "SIGINT")] = _STOP.signal
     grace: Annotated[Seconds, _about("from the start of the stop to SIGKILL")] = _STOP.grace
     pre_stop: Annotated[
         Command | None, _about("run before the signal, inside the grace, at every stop of a live process")
@@ -184,7 +189,7 @@ class LogTable(Table, frozen=True, kw_only=True):
     """What is kept of a component's output."""
 
     max_size: Annotated[
-        int, _reads("size"), _about("the log is rotated at this size")
+        int, _reads("size"), _about("the log is rotated at this size", "50MiB")
     ] = _LOG.max_size
     keep: Annotated[int, Meta(ge=0, le=1000), _about("rotated logs that are kept")] = _LOG.keep
     compress: Annotated[bool, _about("gzip the rotated logs")] = _LOG.compress
@@ -199,9 +204,7 @@ class ContainerTable(Table, frozen=True, kw_only=True):
     ] = None
     command: Annotated[Command | None, _about("replaces the image's command")] = None
     entrypoint: Annotated[Command | None, _about("replaces the image's entrypoint")] = None
-    env: Annotated[
-        dict[str, String], _about("environment, over `env_file`; values are never shown", secret=True)
-    ] = {}
+    env: Environment = {}
     env_file: Annotated[Text | None, _about("a file of `NAME=VALUE` lines")] = None
     network: Annotated[Text | None, _about("a network's name, or `host`; none: the engine's default")] = None
     ports: Annotated[
@@ -212,7 +215,7 @@ class ContainerTable(Table, frozen=True, kw_only=True):
     ] = ()
     user: Annotated[Text | None, _about("who runs it inside, `USER` or `UID:GID`")] = None
     working_dir: Annotated[Text | None, _about("the folder inside")] = None
-    labels: Annotated[dict[str, String], _about("more labels")] = {}
+    labels: Annotated[dict[str, String], _about("more labels", {"team": "web"})] = {}
     pull: Annotated[
         Literal["never", "missing"], _about("`missing`: pull the image when it is not there")
     ] = "never"
@@ -223,14 +226,12 @@ class DefaultsTable(Table, frozen=True, kw_only=True):
 
     container: Annotated[ContainerTable | None, _about("a container instead of a command")] = None
     cwd: Annotated[Text | None, _about("the folder it runs in; none: the configuration's")] = None
-    env: Annotated[
-        dict[str, String], _about("environment, over `env_file`; values are never shown", secret=True)
-    ] = {}
+    env: Environment = {}
     env_file: Annotated[Text | None, _about("a file of `NAME=VALUE` lines")] = None
     optional: Annotated[bool, _about("its failure does not make `status` exit 1")] = False
     enabled: Annotated[bool, _about("false: not started with the daemon; can be started by hand")] = True
     depends_on: Annotated[
-        dict[str, Condition], _about("component to condition: `started`, `ready` or `completed`")
+        dict[str, Condition], _about("component to condition: `started`, `ready` or `completed`", {"db": "ready"})
     ] = {}
     on_dependency_restart: Annotated[
         Literal["ignore", "restart"], _about("`restart`: begin a new life when a dependency does")
@@ -271,7 +272,7 @@ class DaemonTable(Table, frozen=True, kw_only=True):
     """The daemon itself."""
 
     log_level: Annotated[
-        Literal["debug", "info", "warning", "error"], _about("what goes into the daemon's own log")
+        Literal["debug", "info", "warning", "error"], _about("what goes into the daemon's own log", "debug")
     ] = "info"
     stigmer_binary: Annotated[
         str | None, _reads("program_path"), _about("the Go program that two presets run")

@@ -13,6 +13,7 @@ import msgspec
 import msgspec.inspect as shapes
 
 from stigmerd.config.problems import Findings, Path, RefusedError, either, kind_of, nearest, quoted
+from stigmerd.config.toml_text import value as toml
 from stigmerd.config.values import LARGEST, READERS, Fill
 
 T = TypeVar("T", bound=msgspec.Struct)
@@ -46,7 +47,7 @@ class Walker:
 
     def _table(self, shape: shapes.StructType, raw: object, path: Path) -> object:
         if not isinstance(raw, dict):
-            raise RefusedError("give a table")
+            raise RefusedError(f"give a table, such as {toml(_table_example(shape))}")
         fields = _fields(shape.cls)
         values: dict[str, object] = {}
         for key, item in raw.items():
@@ -66,7 +67,7 @@ class Walker:
     def _check_required(self, fields: Mapping[str, shapes.Field], raw: Mapping[str, object], path: Path) -> None:
         for key, field in fields.items():
             if field.required and key not in raw:
-                self._findings.add(path, f"lacks {quoted(key)}: add {key} = {quoted(_example(field))}")
+                self._findings.add(path, f"lacks {quoted(key)}: add {key} = {quoted(_example(field.type) or '...')}")
 
     def _item(self, shape: shapes.Type, raw: object, path: Path, *, secret: bool) -> object:
         """One value, or _MISSING when it is wrong and that was noted."""
@@ -80,25 +81,29 @@ class Walker:
             pass
         return _MISSING
 
-    def _value(self, shape: shapes.Type, raw: object, path: Path, *, secret: bool) -> object:
+    def _value(
+        self, shape: shapes.Type, raw: object, path: Path, *, secret: bool, example: object = None
+    ) -> object:
         if isinstance(shape, shapes.Metadata):
             reader = READERS.get((shape.extra_json_schema or {}).get("x-reads", ""))
             if reader is not None:
                 return reader(raw, self._fill)
-            return self._value(shape.type, raw, path, secret=secret)
+            return self._value(shape.type, raw, path, secret=secret, example=_example(shape))
         if isinstance(shape, shapes.UnionType):
-            return self._value(_chosen(shape, raw), raw, path, secret=secret)
+            return self._value(_chosen(shape, raw), raw, path, secret=secret, example=example)
         if isinstance(shape, shapes.StructType):
             return self._table(shape, raw, path)
         if isinstance(shape, shapes.DictType):
+            if not isinstance(raw, dict):
+                raise RefusedError(f"give a table, such as {toml(example)}")
             return self._mapping(shape, raw, path, secret=secret)
         if isinstance(shape, shapes.VarTupleType | shapes.TupleType):
             return self._list(shape, raw, path)
         return _scalar(shape, raw, self._fill)
 
-    def _mapping(self, shape: shapes.DictType, raw: object, path: Path, *, secret: bool) -> dict[str, object]:
-        if not isinstance(raw, dict):
-            raise RefusedError('give a table, such as { name = "value" }')
+    def _mapping(
+        self, shape: shapes.DictType, raw: Mapping[str, object], path: Path, *, secret: bool
+    ) -> dict[str, object]:
         items = {
             key: self._item(shape.value_type, item, (*path, key), secret=secret) for key, item in raw.items()
         }
@@ -106,7 +111,7 @@ class Walker:
 
     def _list(self, shape: shapes.VarTupleType | shapes.TupleType, raw: object, path: Path) -> tuple[object, ...]:
         if not isinstance(raw, list):
-            raise RefusedError("give a list, in square brackets")
+            raise RefusedError(f"give a list, in square brackets: {_as_list(raw)}")
         if isinstance(shape, shapes.TupleType):
             item_types: tuple[shapes.Type, ...] = shape.item_types
             if len(raw) != len(item_types):
@@ -170,6 +175,24 @@ def _fields(struct: type[msgspec.Struct]) -> Mapping[str, shapes.Field]:
     return {field.encode_name: field for field in _shape(struct).fields}
 
 
-def _example(field: shapes.Field) -> Any:  # noqa: ANN401  (whatever the schema has)
-    schema = field.type.extra_json_schema if isinstance(field.type, shapes.Metadata) else None
-    return (schema or {}).get("examples", ["..."])[0]
+def _example(shape: shapes.Type) -> Any:  # noqa: ANN401  (whatever the schema has)
+    """What the schema gives as an example of this value; None where it has none."""
+    schema = shape.extra_json_schema if isinstance(shape, shapes.Metadata) else None
+    return (schema or {}).get("examples", [None])[0]
+
+
+def _table_example(shape: shapes.StructType) -> dict[str, Any]:
+    """A table with the first key that the schema has an example of, its own or one of a table in it."""
+    for field in shape.fields:
+        if _example(field.type) is not None:
+            return {field.encode_name: _example(field.type)}
+    for field in shape.fields:
+        members = getattr(getattr(field.type, 'type', None), 'types', ())
+        for inner in members:
+            if isinstance(inner, shapes.StructType) and (found := _table_example(inner)):
+                return {field.encode_name: found}
+    return {}
+
+
+def _as_list(raw: object) -> str:
+    return f"[{quoted(raw)}]" if isinstance(raw, str | int | float) else "[...]"

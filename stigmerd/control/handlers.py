@@ -176,8 +176,9 @@ async def _signal(context: Context, names: Sequence[str], signal: str) -> Mappin
     return _components(await context.operations.signal(names, signal))
 
 
-async def _reload(context: Context, dry_run: bool = False) -> Mapping[str, object]:
-    return asdict(await context.operations.reload(dry_run=dry_run))
+async def _reload(context: Context, dry_run: bool = False, verbose: bool = False) -> Mapping[str, object]:
+    change = asdict(await context.operations.reload(dry_run=dry_run))
+    return change if verbose else {key: change[key] for key in ("added", "removed", "changed", "restarted")}
 
 
 async def _explain(context: Context, name: str) -> Mapping[str, object]:
@@ -251,7 +252,7 @@ METHODS: Mapping[str, Method | Subscription] = {
     "stop": Method(call=_stop, optional=_ON_COMPONENTS),
     "restart": Method(call=_restart, optional=_ON_COMPONENTS),
     "signal": Method(call=_signal, required={"names": check_names, "signal": check_text}),
-    "reload": Method(call=_reload, optional={"dry_run": check_flag}),
+    "reload": Method(call=_reload, optional={"dry_run": check_flag, "verbose": check_flag}),
     "explain": Method(call=_explain, required={"name": check_text}),
     "events.subscribe": Subscription(open=_watch_events, optional={"since": check_seq, "names": check_names}),
     "status.subscribe": Subscription(open=_watch_status),

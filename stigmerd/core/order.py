@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from stigmerd.core.changed_keys import changed_keys
 from stigmerd.core.spec import ComponentSpec
 
 
@@ -71,13 +72,20 @@ def dependents(name: str, components: Mapping[str, ComponentSpec]) -> tuple[str,
 class Change:
     """What a reload does. Names are in the order of the file (``removed``: of the old one).
 
-    ``changed`` differ in any key; ``restarted`` are those among them that need a new life.
+    ``changed`` differ in any key, which ``keys`` names; ``restarted`` are those among them that need
+    a new life, ``following`` ask to be restarted with one of those. ``started`` and ``stopped`` are
+    enabled or disabled now. ``daemon`` are keys of the ``[daemon]`` table.
     """
 
     added: tuple[str, ...] = ()
     removed: tuple[str, ...] = ()
     changed: tuple[str, ...] = ()
     restarted: tuple[str, ...] = ()
+    following: tuple[str, ...] = ()
+    started: tuple[str, ...] = ()
+    stopped: tuple[str, ...] = ()
+    daemon: tuple[str, ...] = ()
+    keys: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 def difference(old: Mapping[str, ComponentSpec], new: Mapping[str, ComponentSpec]) -> Change:
@@ -88,4 +96,19 @@ def difference(old: Mapping[str, ComponentSpec], new: Mapping[str, ComponentSpec
         removed=tuple(name for name in old if name not in new),
         changed=changed,
         restarted=tuple(name for name in changed if old[name].definition != new[name].definition),
+        started=tuple(name for name in changed if new[name].enabled and not old[name].enabled),
+        stopped=tuple(name for name in changed if old[name].enabled and not new[name].enabled),
+        keys={name: changed_keys(old[name], new[name]) for name in changed},
     )
+
+
+def followers(names: Iterable[str], components: Mapping[str, ComponentSpec]) -> tuple[str, ...]:
+    """The components that begin a new life when one of ``names`` does, directly or through another."""
+    begun = set(names)
+    found: list[str] = []
+    for name in start_order(components):
+        spec = components[name]
+        if name not in begun and spec.restart_with_dependency and not begun.isdisjoint(spec.depends_on):
+            begun.add(name)
+            found.append(name)
+    return tuple(found)

@@ -13,7 +13,15 @@ from dataclasses import replace
 import trio
 
 from stigmerd.core.lifecycle import Event, Phase
-from stigmerd.core.order import Change, dependents, difference, start_order, stop_order, with_dependencies
+from stigmerd.core.order import (
+    Change,
+    dependents,
+    difference,
+    followers,
+    start_order,
+    stop_order,
+    with_dependencies,
+)
 from stigmerd.core.spec import ComponentSpec
 from stigmerd.engine.board import Board, View
 from stigmerd.engine.component import Component
@@ -190,18 +198,16 @@ class Supervisor:
     def plan(self, specs: Mapping[str, ComponentSpec]) -> Change:
         """What going over to a new configuration does. Only what is wanted up is restarted."""
         change = difference(self._specs, specs)
-        leave = self._newly_disabled(specs)
-        wanted = (name for name in change.restarted if self._components[name].view.state.wanted)
-        return replace(change, restarted=tuple(name for name in wanted if name not in leave))
+        up = {name for name in specs if name in self._components and self._components[name].view.state.wanted}
+        restarted = tuple(name for name in change.restarted if name in up and name not in change.stopped)
+        following = tuple(name for name in followers(restarted, specs) if name in up and name not in change.stopped)
+        return replace(change, restarted=restarted, following=following)
 
     async def apply(self, specs: Mapping[str, ComponentSpec], change: Change) -> None:
         """Go over to a new configuration, as planned. Returns once everything is under way."""
-        old = self._specs
-        join = [n for n in specs if n in old and specs[n].enabled and not old[n].enabled]
-        up = {*(n for n in change.added if specs[n].enabled), *join, *change.restarted}
-        await self.stop(
-            (*change.removed, *change.restarted, *self._newly_disabled(specs)), "reload", returning=change.restarted
-        )
+        up = {*(n for n in change.added if specs[n].enabled), *change.started, *change.restarted}
+        leave = (*change.removed, *change.restarted, *change.stopped)
+        await self.stop(leave, "reload", returning=change.restarted)
         for name in change.removed:
             self._remove(name)
         self._specs = dict(specs)
@@ -209,12 +215,8 @@ class Supervisor:
             self._add(specs[name], None)
         self.board.reorder(tuple(specs))
         for name in change.changed:
-            await self._components[name].respec(specs[name], returns=name in join)
+            await self._components[name].respec(specs[name], returns=name in change.started)
         await self.begin(up, "reload", resuming=change.restarted)
-
-    def _newly_disabled(self, specs: Mapping[str, ComponentSpec]) -> frozenset[str]:
-        old = self._specs
-        return frozenset(n for n, spec in specs.items() if n in old and old[n].enabled and not spec.enabled)
 
     async def close(self, cap: float | None = None) -> tuple[Answer, ...]:
         """Stop everything in reverse order of dependency. No life begins after this was called.

@@ -413,11 +413,3 @@ def test_init_writes_a_valid_configuration_once(empty: Stack) -> None:
     done = empty.cli("init")
     assert done.returncode == 1
     assert "is left as it is" in done.stderr
-
-
-def test_doctor_finds_what_is_missing(empty: Stack) -> None:
-    empty.configure('[component.bad]\ncommand = ["no-such-program-anywhere"]\n')
-    done = empty.cli("doctor")
-    assert done.returncode == 1
-    assert "✗ bad: there is no program no-such-program-anywhere" in done.stdout
-    assert {f["subject"] for f in json.loads(empty.cli("doctor", "--json").stdout)} > {"platform", "home", "bad"}

@@ -16,6 +16,9 @@ ROWS = [
     # keys and types
     ('nofile = "9"', 'component.a.nofile is "9": give a whole number from 1 to 2147483647'),
     ("comand = 1", 'component.a.comand is not a known key: the nearest is "command"'),
+    ("image = 'x'", 'component.a.image is not a known key: the nearest is "container"'),
+    ("stop.timeout = 3", 'component.a.stop.timeout is not a known key: the nearest is "grace"'),
+    ("restart.attempts = 3", 'component.a.restart.attempts is not a known key: the nearest is "max_restarts"'),
     ("restart.polcy = 1", 'component.a.restart.polcy is not a known key: the nearest is "policy"'),
     ('"bad\\u001b[31mkey" = 1', 'component.a."bad\\u001b[31mkey" is not a known key: the nearest is "readiness"'),
     ("optional = 1", "component.a.optional is 1: give true or false"),
@@ -23,9 +26,9 @@ ROWS = [
     ("cwd = 3", "component.a.cwd is 3: give a string, in quotes"),
     ('cwd = ""', 'component.a.cwd is "": give at least one character, or leave the key out'),
     ('cwd = "a\\u0000"', "component.a.cwd holds a NUL character: take it out"),
-    ("restart = 3", "component.a.restart is 3: give a table"),
-    ("restart = []", "component.a.restart is an empty list: give a table"),
-    ("env = 'A=1'", 'component.a.env is a string: give a table, such as { name = "value" }'),
+    ("restart = 3", "component.a.restart is 3: give a table, such as { policy = \"on-failure\" }"),
+    ("restart = []", "component.a.restart is an empty list: give a table, such as { policy = \"on-failure\" }"),
+    ("env = 'A=1'", 'component.a.env is a string: give a table, such as { NAME = "value" }'),
     ("env = { A = 7234 }", "component.a.env.A is a number: give a string, in quotes"),
     (
         "env = { 'A=B' = '1' }",
@@ -91,7 +94,7 @@ ROWS = [
      'such as "512KiB", "10MiB" or "1GiB"'),
     ("log.keep = -1", "component.a.log.keep is -1: give a whole number from 0 to 1000"),
     # ports
-    ("ports = 80", "component.a.ports is 80: give a list, in square brackets"),
+    ("ports = 80", "component.a.ports is 80: give a list, in square brackets: [80]"),
     ("ports = [0]", "component.a.ports[0] is 0: give a whole number from 1 to 65535"),
     ("ports = [80, 81, 80]", "component.a.ports[2] is 80, which is there already: drop it"),
     # dependencies
@@ -101,7 +104,7 @@ ROWS = [
         "depends_on = { ok = 'up' }",
         'component.a.depends_on.ok is "up": give "started", "ready" or "completed"',
     ),
-    ("depends_on = ['ok']", 'component.a.depends_on is a list: give a table, such as { name = "value" }'),
+    ("depends_on = ['ok']", 'component.a.depends_on is a list: give a table, such as { db = "ready" }'),
     (
         "depends_on = { ok = 'completed' }",
         'component.a.depends_on.ok is "completed", which ok never is under the restart policy "always": '
@@ -176,7 +179,7 @@ ROWS = [
         "liveness = { http = { url = 'http://a', headers = { Authorization = 1 } } }",
         "component.a.liveness.http.headers.Authorization is a number: give a string, in quotes",
     ),
-    ("liveness = { process = 1 }", "component.a.liveness.process is 1: give a table"),
+    ("liveness = { process = 1 }", "component.a.liveness.process is 1: give a table, such as {}"),
     # presets and containers
     ("preset = 'temporl'", 'component.a.preset is "temporl", no known preset: the nearest is "temporal"'),
     ("container = { image = 'x' }", 'component.a has both "command" and "container": drop one of them'),
@@ -225,19 +228,20 @@ def test_two_components_cannot_have_one_container_name(home: Home) -> None:
 
 
 TOP_LEVEL = [
+    ("web.command = 'x'", "web is no known table: write [component.web] for a component"),
     ("components = {}", 'components is not a known key: the nearest is "component"'),
     ("component = 1", "component is a number: give a table [component.NAME] for each"),
     ("component = [1]", "component is a list: give a table [component.NAME] for each"),
     ("component.a = 1", "component.a is a number: give a table with a command or a container"),
     ("[component.a]", 'component.a has neither "command" nor "container": give it one'),
-    ("daemon = 1", "daemon is 1: give a table"),
+    ("daemon = 1", "daemon is 1: give a table, such as { log_level = \"debug\" }"),
     ("daemon.log_level = 'loud'", 'daemon.log_level is "loud": give "debug", "error", "info" or "warning"'),
     (
         "daemon.stigmer_binary = 'stigmer'",
         'daemon.stigmer_binary is "stigmer": give its path, such as "/opt/stigmer/bin/stigmer": '
         "it is never looked up on PATH",
     ),
-    ("defaults = 1", "defaults is 1: give a table"),
+    ("defaults = 1", "defaults is 1: give a table, such as { env = { NAME = \"value\" } }"),
     ("[component.all]\ncommand = 'x'", "component.all is a reserved name: choose another"),
     ("[component.stigmerd]\ncommand = 'x'", "component.stigmerd is a reserved name: choose another"),
 ]
@@ -344,7 +348,7 @@ user = "${S}"
 @pytest.mark.parametrize(
     ("text", "message", "line", "column"),
     [
-        ("a = \n", "no valid TOML: Invalid value", 1, 5),
+        ("a = \n", 'no valid TOML: Invalid value: put a text into quotes, such as "text"', 1, 5),
         ("[component.a\n", "no valid TOML: Expected ']' at the end of a table declaration", 1, 13),
         ("a = 'x", "no valid TOML: Expected \"'\"", 1, 7),
         (f"{OK}[component.ok]\n", "component.ok is there twice: drop one of them", 3, 14),
@@ -359,7 +363,7 @@ def test_syntax_error_has_line_and_column(home: Home, text: str, message: str, l
 
 def test_whole_error_reads_like_a_compiler_message(home: Home) -> None:
     path = home.write("x = 1\ny = \n")
-    with pytest.raises(ConfigError, match=rf"^{path}:2:5: no valid TOML: Invalid value$"):
+    with pytest.raises(ConfigError, match=rf"^{path}:2:5: no valid TOML: Invalid value: put"):
         load_stack(str(path), home=str(home.folder), environ={})
 
 
@@ -415,3 +419,18 @@ def test_unknown_accounts_are_refused(home: Home, as_root: None) -> None:
         'component.ok.user is "nobody-of-that-name": there is no such user on this machine',
         'component.ok.group is "${G}": there is no such group on this machine',
     ]
+
+
+def test_byte_order_mark_of_an_editor_is_passed_over(home: Home) -> None:
+    assert home.component("\ufeff[component.a]\ncommand = 'x'\n").name == "a"
+
+
+def test_error_about_the_file_itself_names_it_once(home: Home) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_stack(str(home.folder), home=str(home.folder), environ={})
+    assert str(caught.value) == f"{home.folder} is no regular file: give the path of a file"
+
+
+def test_only_component_that_waits_for_nothing_there_is_told_what_to_add(home: Home) -> None:
+    (message,) = home.messages("[component.a]\ncommand = 'x'\ndepends_on = { db = 'ready' }\n")
+    assert message == "component.a.depends_on.db is no component of this file: add [component.db], or drop it"

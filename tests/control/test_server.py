@@ -80,6 +80,7 @@ async def test_every_other_method_answers_in_its_form(serve: Serve) -> None:
         assert (await peer.call("signal", names=["web"], signal="SIGHUP"))["result"] == COMPONENTS
         reload = {"added": ["web"], "removed": [], "changed": [], "restarted": []}
         assert (await peer.call("reload", dry_run=True))["result"] == reload
+        assert (await peer.call("reload", verbose=True))["result"].keys() > reload.keys()
         assert (await peer.call("explain", name="web"))["result"]["text"] == "a lone \ud800 surrogate\u2028"
         assert (await peer.call("status", names=["web"], verbose=True))["result"]["schema"] == 1
         assert (await peer.call("reexec"))["result"] == {}
