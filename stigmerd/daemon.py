@@ -82,6 +82,10 @@ LOAD_BOUND = 10.0
 ANSWER_BOUND = 1.0
 """Seconds that the last answers have to reach their operators."""
 
+REMOVAL_BOUND = 3.0
+"""Seconds at the end for the containers that are over and still being removed: an engine on a busy disk takes
+longer than a stop waits for it, and what is left would keep its name."""
+
 END_LOOKS, END_PAUSE = 20, 0.05
 """How often, and seconds apart, to look for the end of a daemon that is killed and has lost its lock already."""
 
@@ -221,6 +225,8 @@ class Daemon:
                 await self._end.wait()
                 with trio.move_on_after(ANSWER_BOUND):
                     await server.wait_answered()
+                with trio.move_on_after(REMOVAL_BOUND):
+                    await self._containers.wait_removed()
                 nursery.cancel_scope.cancel()  # ends what waits, and no component
             if self._reexec:
                 await self._save(clean=False)

@@ -200,6 +200,14 @@ class ContainerLauncher:
                 tasks.start_soon(self._end_stray, stray, grace)
         return tuple(_stray(one) for one in strays)
 
+    async def wait_removed(self) -> None:
+        """Wait until every container that is over is removed; not for an engine that is away."""
+        while (self._leaving or self._disowned) and not self._engine.trouble:
+            if self._leaving:
+                await next(iter(self._leaving.values())).wait()
+            else:
+                await self._engine.wait_listing()
+
     async def _end_stray(self, stray: Listed, grace: float) -> None:
         try:
             await self._bury(stray, grace)

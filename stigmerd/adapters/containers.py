@@ -57,6 +57,11 @@ class ContainersOnDemand:
         """End the containers of this home that no nonce in ``keep`` claims."""
         return await (await self._launcher()).end_strays(frozenset(keep))
 
+    async def wait_removed(self) -> None:
+        """Wait until every container that is over is removed, as far as there is an engine."""
+        if self._made is not None:
+            await self._made.wait_removed()
+
     async def has_image(self, image: str) -> bool:
         """Whether an engine answers soon and has this image. An absent engine is no error."""
         launcher = await self._launcher()

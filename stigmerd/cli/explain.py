@@ -12,7 +12,7 @@ from stigmerd.adapters.store import Home, read_events
 from stigmerd.cli.errors import FAILED, NOT_RUNNING, OK, CommandError, check_names
 from stigmerd.cli.escape import escape, escape_line
 from stigmerd.cli.paint import Line, Span, cells, cut_line, line, paint, screen_width, wants_colour
-from stigmerd.cli.reach import fetch_status, find_home, hint, reached
+from stigmerd.cli.reach import fetch_status, find_home, hint, not_running, reached
 from stigmerd.cli.status import last_known
 from stigmerd.cli.table import SYMBOLS
 from stigmerd.cli.times import ago, local_time
@@ -61,6 +61,8 @@ def report_from_files(home: Home, name: str) -> ExplainReport:
     from stigmerd.adapters.output import tail_texts
 
     components = last_known(home).components
+    if not components:
+        raise not_running(home)
     check_names([name], [component.name for component in components])
     component = next(component for component in components if component.name == name)
     report = build_report(
