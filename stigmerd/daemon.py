@@ -67,6 +67,9 @@ CHECKPOINT_EVERY = 4
 ANSWER_BOUND = 1.0
 """Seconds that the last answers have to reach their operators."""
 
+ROTATION_BOUND = 5.0
+"""Seconds that an ordered end waits for the logs to be whole."""
+
 END_LOOKS, END_PAUSE = 20, 0.05
 """How often, and seconds apart, to look for the end of a daemon that is killed and has lost its lock already."""
 
@@ -207,6 +210,7 @@ class Daemon:
                 await self._save(clean=False)
                 self._become_next(server.listener)
             await self._save(clean=not self._survivors)
+            await self._settle_logs()
             self._processes.close()
         return 1 if self._survivors else 0
 
@@ -404,6 +408,12 @@ class Daemon:
                 self._own_log.reopen()
             count += 1
             await trio.sleep(MAINTENANCE_PERIOD)
+
+    async def _settle_logs(self) -> None:
+        """Let a rotation end that was under way when its thread was let go: only another daemon could."""
+        limiter = trio.CapacityLimiter(1)
+        with trio.move_on_after(ROTATION_BOUND):
+            await trio.to_thread.run_sync(self._logs.rotate_due, abandon_on_cancel=True, limiter=limiter)
 
     def _checkpoint(self) -> None:
         self._events.flush()
