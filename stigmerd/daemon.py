@@ -86,6 +86,9 @@ REMOVAL_BOUND = 3.0
 """Seconds at the end for the containers that are over and still being removed: an engine on a busy disk takes
 longer than a stop waits for it, and what is left would keep its name."""
 
+ROTATION_BOUND = 5.0
+"""Seconds that an ordered end waits for the logs to be whole."""
+
 END_LOOKS, END_PAUSE = 20, 0.05
 """How often, and seconds apart, to look for the end of a daemon that is killed and has lost its lock already."""
 
@@ -232,6 +235,7 @@ class Daemon:
                 await self._save(clean=False)
                 self._become_next(server.listener)
             await self._save(clean=not self._survivors)
+            await self._settle_logs()
             self._processes.close()
         return 1 if self._survivors else 0
 
@@ -415,6 +419,12 @@ class Daemon:
                 log.warning("a chore has to wait: %s", exc)
                 await trio.sleep(CHORE_PAUSE)
             await trio.sleep(period)
+
+    async def _settle_logs(self) -> None:
+        """Let a rotation end that was under way when its thread was let go: only another daemon could."""
+        limiter = trio.CapacityLimiter(1)
+        with trio.move_on_after(ROTATION_BOUND):
+            await trio.to_thread.run_sync(self._logs.rotate_due, abandon_on_cancel=True, limiter=limiter)
 
     def _checkpoint(self) -> None:
         self._events.flush()

@@ -46,6 +46,7 @@ class LogFiles:
         self._collapses = collapses
         self._policies: dict[str, LogPolicy] = {DAEMON: LogPolicy()}
         self._writing = threading.Lock()
+        self._rotating = threading.Lock()
         self._problems: dict[tuple[str, str], str] = {}
         self._drops: dict[str, _Drops] = {}
 
@@ -109,19 +110,26 @@ class LogFiles:
                 self._problems[component, "rotate"] = _sentence(self.path(component), "rotated", exc)
 
     def rotate_due(self) -> None:
-        """Rotate every log that is too large. To be called four times a second. Never raises."""
-        for component, policy in list(self._policies.items()):
-            key = (component, "rotate")
-            try:
-                if os.lstat(self.path(component)).st_size > policy.max_size:
-                    self._tell_drops(component, self._rotation(component).rotate(policy))
-            except FileNotFoundError:
-                self._problems.pop(key, None)
-            except OSError as exc:
-                self._problems[key] = _sentence(self.path(component), "rotated", exc)
-            else:
-                self._problems.pop(key, None)
-        self._say_drops()
+        """Rotate every log that is too large. To be called four times a second. Never raises.
+
+        Another call that is under way in another thread comes to its end first.
+        """
+        with self._rotating:
+            for component, policy in list(self._policies.items()):
+                self._rotate_if_due(component, policy)
+            self._say_drops()
+
+    def _rotate_if_due(self, component: str, policy: LogPolicy) -> None:
+        key = (component, "rotate")
+        try:
+            if os.lstat(self.path(component)).st_size > policy.max_size:
+                self._tell_drops(component, self._rotation(component).rotate(policy))
+        except FileNotFoundError:
+            self._problems.pop(key, None)
+        except OSError as exc:
+            self._problems[key] = _sentence(self.path(component), "rotated", exc)
+        else:
+            self._problems.pop(key, None)
 
     def _open(self, component: str, access: int) -> int:
         path = self.path(component)

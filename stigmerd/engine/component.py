@@ -629,13 +629,13 @@ class Component:
     async def _prove_life(self) -> None:
         """Find out what became of the life that an earlier daemon left, and go on from there."""
         identity, state = self._view.identity, self._state
-        if identity is None:
-            return
-        if identity.pid is None and identity.container_id is None:
-            # The intent was written and nothing else: what came of it was ended as a stray.
-            self._told_exit = self._find_told("exited")
+        if identity is None or (identity.pid is None and identity.container_id is None):
             self._show(identity=None)
-            if state.has_life:
+            if state.phase in {Phase.STARTING, Phase.RUNNING, Phase.CONDEMNED}:
+                self._found_dead()  # whatever the record named was not to be believed
+            elif state.has_life:
+                # The intent was written and nothing else: what came of it was ended as a stray.
+                self._told_exit = self._find_told("exited")
                 self._bury_unknown()
         elif (life := await self._adopt(identity)) is None:
             self._found_dead()

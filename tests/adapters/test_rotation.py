@@ -107,6 +107,20 @@ def test_no_line_is_lost_or_doubled_under_a_writer_at_full_speed(collapsing: Log
     assert numbers(b"".join(followed)) == list(range(200_000))
 
 
+def test_rotations_in_two_threads_lose_and_double_nothing(collapsing: LogFiles) -> None:
+    logs, path = collapsing, collapsing.path("a")
+    logs.rule("a", LogPolicy(max_size=64 * 1024, keep=1000))
+
+    def rotate(over: threading.Event) -> None:
+        while not over.is_set():
+            logs.rotate_due()
+
+    with in_thread(rotate), in_thread(rotate), start_writer(logs, 100_000, 0.001) as writer:
+        writer.wait()
+    assert logs.problems == ()
+    assert numbers(joined(path)) == list(range(100_000))
+
+
 def test_truncation_keeps_the_order_and_doubles_nothing(truncating: LogFiles) -> None:
     logs, path = truncating, truncating.path("a")
     logs.rule("a", LogPolicy(max_size=MIB, keep=1000))

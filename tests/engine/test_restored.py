@@ -47,6 +47,20 @@ async def test_exit_that_the_last_daemon_told_is_believed_and_not_told_again(
     assert world.events.of("web").count("exited") == 1
 
 
+async def test_life_that_no_identity_is_known_of_has_ended_and_is_restarted(
+    supervise: Supervise, world: FakeWorld, autojump_clock: MockClock
+) -> None:
+    for phase in (Phase.STARTING, Phase.RUNNING, Phase.CONDEMNED, Phase.STOPPING, Phase.SPAWNING):
+        told(world, "starting")
+        view = replace(left(phase), identity=None)
+        async with supervise(component(), restored={"web": view}) as supervisor:
+            await supervisor.wait_proven()
+            view = supervisor.component("web").view
+            assert view.phase in {Phase.BACKOFF, Phase.WAITING, Phase.SPAWNING}, f"from {phase}"
+        assert world.events.of("web").count("exited") == 1
+        world.events.entries.clear()
+
+
 async def test_exit_of_a_life_before_says_nothing_about_this_one(
     supervise: Supervise, world: FakeWorld, autojump_clock: MockClock
 ) -> None:

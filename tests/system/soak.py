@@ -24,7 +24,7 @@ import psutil
 from stigmerd.adapters import cgroup
 from stigmerd.adapters.rotation import can_collapse
 from stigmerd.control.client import ControlError
-from tests.system.daemons import Stack, wait_until
+from tests.system.daemons import Stack, is_alive, wait_until
 from tests.system.history import HistoryReader
 from tests.system.invariants import check_left_nothing
 from tests.system.soak_stack import ALL, SOLID, STEADY, VARIANTS, Program
@@ -211,6 +211,9 @@ class Soak:
         if pids:
             with suppress(ProcessLookupError):
                 os.kill(pids[which], number)
+            # Dying takes a moment; what is still alive then ignores it, or is stopped.
+            with suppress(AssertionError):
+                wait_until(lambda: not is_alive(pids[which]), 2.0 if number != signal.SIGTERM else 0.2)
         return f"{name} {pids[which] if pids else None} {number.name}"
 
     def die(self) -> None:
@@ -235,7 +238,7 @@ class Soak:
         wait_until(lambda: not self.orphans() or not self._orphans_found)
         for pid in self.orphans():  # not ours to end where there is no leaf
             os.kill(pid, signal.SIGKILL)
-        assert self.lives() == {}
+        assert self.lives() == {}, f"left after an ordered end: {self.lives()}"
         check_left_nothing(self.home)
         self.history.check({})
         if self._keeps_lines:
@@ -304,7 +307,7 @@ def spoil(soak: Soak) -> str:
             soak.home.call(method)
             raise AssertionError(f"{method} took a configuration with an error")
     soak.home.configure(soak.program.configuration(soak.variant))
-    assert soak.solid() == before
+    assert soak.solid() == before, f"touched: {before}, {soak.solid()}"
     return ""
 
 
@@ -356,7 +359,7 @@ def die_and_lose(soak: Soak) -> str:
         if names:
             soak.wanted["deaf"] = False
         else:
-            assert soak.lives() == {}
+            assert soak.lives() == {}, f"left after a stop: {soak.lives()}"
             soak.afresh()
     soak.home.start()
     return f"{what} {said}"
