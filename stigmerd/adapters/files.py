@@ -8,16 +8,20 @@ business of others.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import fcntl
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 PRIVATE_FILE = 0o600
 PRIVATE_FOLDER = 0o700
 
 _CHUNK = 64 * 1024
+_FALLOC_FL_KEEP_SIZE = 0x01
+_RESERVE = 128 * 1024
+"""Bytes past its end that a file of lines has on the disk already, as far as the file system allows."""
 _WRITING = os.O_WRONLY | os.O_RDWR
 
 
@@ -167,6 +171,28 @@ def write_all(fd: int, content: bytes) -> None:
         view = view[os.write(fd, view) :]
 
 
+def fallocate(fd: int, mode: int, offset: int, length: int) -> None:
+    """Change what blocks a file has. Source: fallocate(2).
+
+    Raises:
+        OSError: the file is as it was; ENOTSUP where the system or its file system cannot.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    if not hasattr(libc, "fallocate"):
+        raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))
+    call = wide(libc, "fallocate")
+    while call(fd, mode, ctypes.c_int64(offset), ctypes.c_int64(length)) != 0:
+        number = ctypes.get_errno()
+        if number != errno.EINTR:
+            raise OSError(number, os.strerror(number))
+
+
+def wide(libc: ctypes.CDLL, name: str) -> Callable[..., int]:
+    """A function of the C library whose offsets have 64 bits: on some machines only its twin's have."""
+    found: Callable[..., int] = getattr(libc, f"{name}64", None) or getattr(libc, name)
+    return found
+
+
 def is_at(fd: int, path: str) -> bool:
     """Whether ``path`` names the very file that is open as ``fd``."""
     return _names(path, os.fstat(fd))
@@ -203,6 +229,9 @@ class LineFile:
 
     A line is in the file whole or not at all: what a full disk, or the death of an earlier
     daemon, left of one is cut off. A file that somebody removed or renamed is made again.
+
+    Room for some hundred lines is taken from the disk ahead of them, with :meth:`reserve`: what
+    happens while others fill the disk is written down all the same.
     """
 
     def __init__(self, path: str) -> None:
@@ -210,6 +239,8 @@ class LineFile:
         self.size = 0
         """Bytes of whole lines."""
         self._fd: int | None = None
+        self._reserved = 0
+        """Up to where the file has its blocks, as far as we know."""
 
     def append(self, lines: bytes) -> None:
         """Write whole lines, all of them or none.
@@ -243,6 +274,38 @@ class LineFile:
         if self._fd is not None:
             os.close(self._fd)
             self._fd = None
+            self._reserved = 0
+
+    def rename(self, path: str) -> None:
+        """Give the file another name, in the place of what has it.
+
+        Raises:
+            OSError: it is as it was.
+        """
+        os.rename(self.path, path)
+        self.path = path
+
+    @property
+    def is_reserved(self) -> bool:
+        """Whether there is room for the next lines for certain, or as certain as the file system makes it."""
+        return self._reserved - self.size > _RESERVE // 2
+
+    def reserve(self) -> None:
+        """Take room for the lines to come, unless enough of it is left.
+
+        Raises:
+            OSError: there is none, or the file cannot be used. Where the file system cannot do this, nothing
+                happens.
+        """
+        fd = self._usable()
+        if self.is_reserved:
+            return
+        try:
+            fallocate(fd, _FALLOC_FL_KEEP_SIZE, self.size, _RESERVE)
+        except OSError as exc:
+            if exc.errno not in {errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}:
+                raise
+        self._reserved = self.size + _RESERVE
 
     def _usable(self) -> int:
         """The open file, whose size is known. Two system calls, as this is on the way from an exit to a spawn."""

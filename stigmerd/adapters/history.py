@@ -67,10 +67,12 @@ class EventFiles:
             self._write_waiting()
 
     def flush(self) -> None:
-        """Write what is waiting; to be called once a second. Never raises."""
+        """Write what is waiting, and take room for what comes; to be called once a second. Never raises."""
         with self._lock:
             if self._waiting:
                 self._write_waiting()
+            with contextlib.suppress(OSError):  # a full disk is said once it matters
+                self._file.reserve()
 
     def read_since(self, seq: int) -> list[Entry]:
         """The kept entries with a higher number, oldest first."""

@@ -7,6 +7,7 @@ how they are read :mod:`stigmerd.adapters.tail`'s.
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 import time
@@ -25,6 +26,8 @@ DAEMON = "stigmerd"
 
 _SAY_AGAIN = 10.0
 """Seconds between two lines about dropped output in one log."""
+_WAITING_LIMIT = 100
+"""Lines of ours that wait for one log; of more, the oldest are lost."""
 _FORGET_DROPS = 60.0
 """Seconds after which dropped output is no present problem any more."""
 
@@ -49,6 +52,8 @@ class LogFiles:
         self._rotating = threading.Lock()
         self._problems: dict[tuple[str, str], str] = {}
         self._drops: dict[str, _Drops] = {}
+        self._unwritten: dict[str, list[bytes]] = {}
+        """By component: the lines of ours that its log did not take yet."""
 
     @property
     def problems(self) -> tuple[str, ...]:
@@ -82,24 +87,34 @@ class LogFiles:
         self.append(component, line.encode("utf-8", "backslashreplace"))
 
     def append(self, component: str, line: bytes) -> None:
-        """Write one line, with its newline, in one write and on a line of its own. Never raises."""
+        """Write one line, with its newline, in one write and on a line of its own. Never raises.
+
+        What a full disk refuses is tried again with the next line, and at each :meth:`rotate_due`.
+        """
+        with self._writing:
+            self._write(component, [*self._unwritten.pop(component, ()), line])
+
+    def _write(self, component: str, lines: list[bytes]) -> None:
         key = (component, "write")
         try:
-            with self._writing:
-                fd = self._open(component, os.O_RDWR)
-                try:
-                    size = os.fstat(fd).st_size
-                    begun = size > 0 and os.pread(fd, 1, size - 1) not in {b"\n", b""}
-                    whole = b"\n" + line if begun else line
-                    if os.write(fd, whole) < len(whole):
-                        self._problems[key] = f"{self.path(component)} cannot be written: the disk is full"
-                        return
-                finally:
-                    os.close(fd)
+            fd = self._open(component, os.O_RDWR)
+            try:
+                while lines:
+                    _write_line(fd, lines[0])
+                    lines = lines[1:]
+            finally:
+                os.close(fd)
         except OSError as exc:
             self._problems[key] = _sentence(self.path(component), "written", exc)
+            self._unwritten[component] = lines[-_WAITING_LIMIT:]
         else:
             self._problems.pop(key, None)
+
+    def _write_again(self) -> None:
+        for component in list(self._unwritten):
+            with self._writing:
+                if lines := self._unwritten.pop(component, []):
+                    self._write(component, lines)
 
     def recover(self) -> None:
         """Put in order what a daemon left that died while it rotated. Before any component starts."""
@@ -110,11 +125,13 @@ class LogFiles:
                 self._problems[component, "rotate"] = _sentence(self.path(component), "rotated", exc)
 
     def rotate_due(self) -> None:
-        """Rotate every log that is too large. To be called four times a second. Never raises.
+        """Rotate every log that is too large, and write what a log did not take before.
 
-        Another call that is under way in another thread comes to its end first.
+        To be called four times a second. Never raises. Another call that is under way in another thread
+        comes to its end first.
         """
         with self._rotating:
+            self._write_again()
             for component, policy in list(self._policies.items()):
                 self._rotate_if_due(component, policy)
             self._say_drops()
@@ -192,6 +209,19 @@ class _Drops:
         self.unsaid = 0
         self.at = 0.0
         self.say_at = 0.0
+
+
+def _write_line(fd: int, line: bytes) -> None:
+    """Write a line on a line of its own.
+
+    Raises:
+        OSError: it is not there, or only a part of it.
+    """
+    size = os.fstat(fd).st_size
+    begun = size > 0 and os.pread(fd, 1, size - 1) not in {b"\n", b""}
+    whole = b"\n" + line if begun else line
+    if os.write(fd, whole) < len(whole):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def _sentence(path: str, done: str, exc: OSError) -> str:

@@ -18,12 +18,12 @@ import gzip
 import os
 import shutil
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import msgspec
 
-from stigmerd.adapters.files import open_regular, remove, write_all
+from stigmerd.adapters.files import fallocate, open_regular, remove, wide, write_all
 from stigmerd.adapters.ledger import (
     MARK_LENGTH,
     Former,
@@ -314,7 +314,7 @@ def _end_or_more(fd: int, offset: int) -> bytes:
     libc = ctypes.PyDLL(None, use_errno=True)
     buffer = ctypes.create_string_buffer(64 * 1024)
     place = ctypes.c_int64(offset)
-    read, truncate = _wide(libc, "pread"), _wide(libc, "ftruncate")
+    read, truncate = wide(libc, "pread"), wide(libc, "ftruncate")
     found = read(fd, buffer, len(buffer), place)
     if found == 0 and truncate(fd, _NOTHING) == 0:
         return b""
@@ -324,26 +324,13 @@ def _end_or_more(fd: int, offset: int) -> bytes:
     raise OSError(number, os.strerror(number))
 
 
-def _wide(libc: ctypes.CDLL, name: str) -> Callable[..., int]:
-    """A function of the C library whose offsets have 64 bits: on some machines only its twin's have."""
-    found: Callable[..., int] = getattr(libc, f"{name}64", None) or getattr(libc, name)
-    return found
-
-
 def collapse(fd: int, length: int) -> None:
     """Cut ``length`` bytes, whole blocks, off the head of a file. Source: fallocate(2).
 
     Raises:
         OSError: the file is as it was; ENOTSUP where the system or its file system cannot.
     """
-    libc = ctypes.CDLL(None, use_errno=True)
-    if not hasattr(libc, "fallocate"):
-        raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))
-    fallocate = _wide(libc, "fallocate")
-    while fallocate(fd, _FALLOC_FL_COLLAPSE_RANGE, ctypes.c_int64(0), ctypes.c_int64(length)) != 0:
-        number = ctypes.get_errno()
-        if number != errno.EINTR:
-            raise OSError(number, os.strerror(number))
+    fallocate(fd, _FALLOC_FL_COLLAPSE_RANGE, 0, length)
 
 
 def can_collapse(folder: str) -> bool:

@@ -169,13 +169,18 @@ class StateFiles:
                 self._write_unwritten()
                 if self._document.sequence == self._saved_sequence and os.path.lexists(self._path):
                     return
+            fresh = LineFile(f"{_changes_path(self._home)}.tmp")
+            _reserve(fresh)
+            with self._lock:
                 snapshot = msgspec.structs.replace(
                     self._document,
                     components=dict(self._document.components),
                     past_lives=dict(self._document.past_lives),
                 )
-                self._start_new_changes()
+                self._start_new_changes(fresh)
             self._save(snapshot)
+            with self._lock:
+                _reserve(self._changes)
 
     def _save(self, snapshot: _Document) -> None:
         """Write ``state.json``, and what it was to ``state.json.1``."""
@@ -221,18 +226,28 @@ class StateFiles:
         else:
             self._append_problem = None
 
-    def _start_new_changes(self) -> None:
-        """Make the present changes the ones before.
+    def _start_new_changes(self, fresh: LineFile) -> None:
+        """Make the present changes the ones before, and ``fresh`` the present ones.
 
         Only if ``state.json`` holds all that the ones before have: it becomes ``state.json.1``
-        now, and must still be completed by the two files of changes.
+        now, and must still be completed by the two files of changes. And only if there is room for
+        new ones: on a disk that is full, what the present file has reserved is all there is.
         """
-        if self._saved_sequence < self._split:
+        former = self._changes
+        if not fresh.is_reserved or self._saved_sequence < self._split:
+            fresh.close()
             return
         with contextlib.suppress(OSError):
-            os.rename(self._changes.path, f"{self._changes.path}.1")
-            self._changes.close()
+            former.rename(f"{former.path}.1")
             self._split = self._document.sequence
+            fresh.rename(_changes_path(self._home))
+            self._changes = fresh
+        former.close()
+
+
+def _reserve(changes: LineFile) -> None:
+    with contextlib.suppress(OSError):  # a full disk is said where it keeps something from being written
+        changes.reserve()
 
 
 def note_stopped(home: Home, names: Sequence[str]) -> None:

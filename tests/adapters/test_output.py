@@ -141,3 +141,24 @@ def test_log_in_a_very_long_path_works(tmp_path: Path) -> None:
     logs = LogFiles(home)
     logs.note("a", "Started")
     assert content(logs).endswith(b"Started\n")
+
+
+def test_lines_that_a_full_disk_refused_are_written_once_in_order_and_the_problem_is_over(logs: LogFiles) -> None:
+    with full_disk():
+        logs.note("a", "one")
+        logs.note("a", "two")
+        logs.rotate_due()
+    assert content(logs) == b""
+    logs.rotate_due()
+    logs.rotate_due()
+    assert [line.rpartition(b" ")[2] for line in content(logs).splitlines()] == [b"one", b"two"]
+    assert logs.problems == ()
+
+
+def test_lines_that_wait_for_a_log_are_bounded(logs: LogFiles) -> None:
+    with full_disk():
+        for number in range(1000):
+            logs.note("a", str(number))
+    logs.note("a", "last")
+    numbers = [line.rpartition(b" ")[2] for line in content(logs).splitlines()]
+    assert numbers == [*(str(number).encode() for number in range(900, 1000)), b"last"]

@@ -373,3 +373,9 @@ def test_no_damage_to_the_files_raises_or_yields_a_forbidden_pid(home: Home, dat
     for one in read_state(home).components.values():
         for pid in (one.shown.pid, one.identity.pid if one.identity else None):
             assert pid is None or 1 < pid < 2**31
+
+
+def test_room_that_was_reserved_takes_the_changes_of_a_full_disk(home: Home) -> None:
+    saved(home, record("a", life=1))
+    changes = Path(home.state, "changes.jsonl")
+    assert changes.stat().st_blocks * 512 >= 64 * 1024 > changes.stat().st_size

@@ -83,9 +83,7 @@ class Server:
         self._nodes = {number: (data, mode) for number, data, mode in self._files.values()}
         self._nodes[ROOT] = (b"", stat.S_IFDIR | 0o755)
         self._does: dict[int, Callable[[int, bytes], bytes]] = {
-            INIT: lambda _, body: (
-                struct.pack("=IIIIHHII", 7, 31, *struct.unpack_from("=I", body, 8), 0, 16, 12, 65536, 1) + bytes(32)
-            ),
+            INIT: lambda _, body: struct.pack("=III", 7, 31, 0) + struct.pack("=IHHII32x", 0, 16, 12, 65536, 1),
             LOOKUP: self._look_up,
             GETATTR: lambda node, _: struct.pack("=QII", 0, 0, 0) + self._attributes(node),
             OPEN: lambda *_: bytes(16),
