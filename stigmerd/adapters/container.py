@@ -139,6 +139,9 @@ class ContainerLauncher:
         progress = self._pulls.want(runs.image, self._nursery)
         return Shut(reason="engine", message=progress) if progress is not None else None
 
+    def begin(self, order: LaunchOrder) -> None:
+        """Nothing of it is quick enough to be begun ahead; see the port."""
+
     async def launch(self, order: LaunchOrder) -> Life:
         """Create and start a container, after ending what is left of the component's earlier ones."""
         runs = _container(order.spec)

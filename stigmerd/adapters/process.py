@@ -128,6 +128,15 @@ class ProcessLauncher:
         stranger = await self._port_watch.strangers(spec.ports, frozenset())
         return Shut(reason="port", message=stranger) if stranger is not None else None
 
+    def begin(self, order: LaunchOrder) -> None:
+        """Send the order for a process to the spawner, if there is one and it is not busy; see the port."""
+        if self._spawner is None:
+            return
+        name = order.spec.name
+        blueprint = self._blueprint(order, process_of(order.spec).argv, partial(self._open_log, name), None)
+        if (leaf := spawning.make_leaf(blueprint.leaf)) is not None:
+            self._spawner.begin(name, blueprint, leaf)
+
     async def launch(self, order: LaunchOrder) -> ProcessLife:
         """Spawn the process of a component; see the port."""
         name = order.spec.name
@@ -172,11 +181,31 @@ class ProcessLauncher:
         probe: str | None = None,
     ) -> Spawned:
         """Spawn the process of a life, or a command beside it that is told apart by ``probe``."""
+        blueprint = self._blueprint(order, argv, open_output, probe)
+        try:
+            spawned = await self._spawn_somehow(owner, blueprint, partial(self._end, order.nonce, probe))
+        except SpawnFailedError as exc:
+            if exc.errno in SHORTAGES:
+                self._refusals[order.spec.name] = (trio.current_time(), order.spec.conceal(str(exc)))
+            raise
+        self._refusals.pop(order.spec.name, None)
+        return spawned
+
+    async def _spawn_somehow(self, owner: str, blueprint: Blueprint, undo: Callable[[Spawned], None]) -> Spawned:
+        if self._spawner is not None and (leaf := spawning.make_leaf(blueprint.leaf)) is not None:
+            spawned = await self._spawner.spawn(owner, blueprint, leaf)
+            if spawned is not None:
+                return spawned
+        return await self._threads.run(owner, partial(self._spawn, blueprint, self.children), undo)
+
+    def _blueprint(
+        self, order: LaunchOrder, argv: Sequence[str], open_output: Callable[[], int], probe: str | None
+    ) -> Blueprint:
         spec, name, base = process_of(order.spec), order.spec.name, self._platform.cgroup
         marks = {proc.HOME_MARK: self.home, proc.COMPONENT_MARK: name, proc.LIFE_MARK: order.nonce}
         if probe is not None:
             marks[proc.PROBE_MARK] = probe
-        blueprint = Blueprint(
+        return Blueprint(
             argv=tuple(argv),
             cwd=spec.cwd,
             env=spawning.environment_for(self._environment, spec.env, cwd=spec.cwd, marks=marks),
@@ -189,21 +218,6 @@ class ProcessLauncher:
             leaf=cgroup.leaf_in(base, name, order.nonce, probe) if base is not None else None,
             use_pidfd=self._platform.pidfd,
         )
-        try:
-            spawned = await self._spawn_somehow(owner, blueprint, partial(self._end, order.nonce, probe))
-        except SpawnFailedError as exc:
-            if exc.errno in SHORTAGES:
-                self._refusals[name] = (trio.current_time(), order.spec.conceal(str(exc)))
-            raise
-        self._refusals.pop(name, None)
-        return spawned
-
-    async def _spawn_somehow(self, owner: str, blueprint: Blueprint, undo: Callable[[Spawned], None]) -> Spawned:
-        if self._spawner is not None and (leaf := spawning.make_leaf(blueprint.leaf)) is not None:
-            spawned = await self._spawner.spawn(owner, blueprint, leaf)
-            if spawned is not None:
-                return spawned
-        return await self._threads.run(owner, partial(self._spawn, blueprint, self.children), undo)
 
     def _end(self, nonce: str, probe: str | None, spawned: Spawned) -> None:
         """End, in its thread, what came to be after it was given up."""

@@ -53,6 +53,8 @@ class Spawner:
         self._is_usable = True
         self._left: dict[str, trio.Event] = {}
         """By owner: what was given up before it ended."""
+        self._ahead: dict[str, _Birth] = {}
+        """By leaf: what was begun, and is not asked for yet."""
 
     async def serve(self) -> None:
         """Bury the helper whenever it ends, until cancelled; then end it."""
@@ -75,24 +77,35 @@ class Spawner:
         Raises:
             SpawnFailedError: there is none; the message has the path and the reason.
         """
-        while (left := self._left.get(owner)) is not None:
+        birth = self._ahead.pop(leaf.path, None)
+        while birth is None and (left := self._left.get(owner)) is not None:
             await left.wait()
         message = _message(blueprint)
-        if not self._is_usable or len(message) > MESSAGE_LIMIT:
+        if birth is None and not self._may_take(message):
             return None
+        birth = birth or _Birth.of(blueprint, leaf, self._children)
         try:
-            birth = _Birth(open_output(blueprint), leaf, self._children)
-        except SpawnFailedError:
-            leaf.remove()
-            raise
-        try:
-            with self._children.spawning(), _refusing("no process to spawn from"):
-                await self._send(birth, message)
-                await birth.wait_told()
+            if not birth.is_sent:
+                with _refusing("no process to spawn from"):
+                    await self._send(birth, message)
+            await birth.wait_told()
             return self._judge(birth, blueprint)
         finally:
             if birth.is_open:
                 self._leave(owner, birth)
+
+    def begin(self, owner: str, blueprint: Blueprint, leaf: Leaf) -> None:
+        """Send an order at once, if nothing is in the way; :meth:`spawn`, which has to follow, goes on from there."""
+        link, message = self._socket, _message(blueprint)
+        if link is None or owner in self._left or not self._may_take(message):
+            return
+        with suppress(SpawnFailedError, BrokenPipeError, ConnectionResetError):  # spawn meets it again, and tells
+            birth = _Birth.of(blueprint, leaf, self._children)
+            self._ahead[leaf.path] = birth
+            birth.send(link, message)
+
+    def _may_take(self, message: bytes) -> bool:
+        return self._is_usable and len(message) <= MESSAGE_LIMIT
 
     def _judge(self, birth: _Birth, blueprint: Blueprint) -> Spawned | None:
         refusal = birth.refusal
@@ -187,8 +200,10 @@ class _Birth:
         self.leaf = leaf
         self.pid = 0
         self.refusal: SpawnFailedError | None = None
+        self.is_sent = False
         self.is_open = True
         self._children = children
+        self._unclaimed = ExitStack()
         with ExitStack() as stack, _refusing(f"preparing {leaf.path}"):
             stack.callback(os.close, output)
             folder = leaf.open_folder()
@@ -198,6 +213,20 @@ class _Birth:
             self._descriptors = (output, folder, writing)
             self._unsent = stack.pop_all()
         os.set_blocking(self._reading, False)
+        self._unclaimed.enter_context(children.spawning())
+
+    @classmethod
+    def of(cls, blueprint: Blueprint, leaf: Leaf, children: Children) -> _Birth:
+        """The order of a blueprint.
+
+        Raises:
+            SpawnFailedError: a descriptor cannot be had; the leaf is removed.
+        """
+        try:
+            return cls(open_output(blueprint), leaf, children)
+        except SpawnFailedError:
+            leaf.remove()
+            raise
 
     def send(self, link: socket.socket, message: bytes) -> bool:
         """Send the order, and let go of what went with it. False where it has to wait."""
@@ -206,6 +235,7 @@ class _Birth:
         except BlockingIOError:
             return False
         self._unsent.close()
+        self.is_sent = True
         return True
 
     async def wait_told(self) -> None:
@@ -219,6 +249,7 @@ class _Birth:
     def close(self) -> None:
         """Let go of an order that was told of."""
         self.is_open = False
+        self._unclaimed.close()
         os.close(self._reading)
 
     def bury(self) -> None:

@@ -129,6 +129,9 @@ class Component:
         self._arrived = trio.Event()
         self._tasks: trio.Nursery | None = None
         self._launching = trio.CancelScope()
+        self._ordered_life = 0
+        self._order: LaunchOrder | None = None
+        """Of a launch that was begun and is not waited for yet."""
         self._newborn: Life | None = None
         self._tenure: Tenure | None = None
         self._lingering: Tenure | None = None
@@ -237,6 +240,9 @@ class Component:
 
     async def _end_at_once(self) -> None:
         tenure = self._tenure
+        if self._order is not None:
+            self._launching = trio.CancelScope(deadline=trio.current_time() + SPAWN_BOUND)
+            await self._launch()
         if tenure is None and self._newborn is not None:
             tenure = self._new_tenure(self._newborn)
         if tenure is not None:
@@ -287,6 +293,7 @@ class Component:
         if not self._mail:
             self._step(Event.DEADLINE)
             self._save()
+            self._begin_life()
             return
         message = self._mail.popleft()
         match message:
@@ -302,6 +309,7 @@ class Component:
                 if self._mail:
                     return  # it is remembered with what comes next, before anything is awaited
         self._save()
+        self._begin_life()
 
     async def _wait_arrival(self, due: float | None) -> None:
         self._arrived = trio.Event()
@@ -484,10 +492,18 @@ class Component:
 
     # One life.
 
+    def _begin_life(self) -> None:
+        """Have the launch begun as soon as the intent is on record, before the nursery of the new life is there."""
+        life, identity = self._state.life, self._view.identity
+        if self._state.phase is Phase.SPAWNING and self._ordered_life != life and identity is not None:
+            self._ordered_life = life
+            self._order = LaunchOrder(spec=self._spec, life=life, nonce=identity.nonce)
+            self._launcher.begin(self._order)
+
     async def _launch(self) -> None:
-        assert self._view.identity is not None
-        self._save()  # the intent comes before the spawn
-        order = LaunchOrder(spec=self._spec, life=self._state.life, nonce=self._view.identity.nonce)
+        self._begin_life()  # unless that was done already
+        order, self._order = self._order, None
+        assert order is not None
         with self._launching:
             try:
                 self._newborn = await self._launcher.launch(order)

@@ -145,6 +145,13 @@ class Launcher(Protocol):
         """Look whether a launch could succeed now: strangers on ``ports``, engine, image to pull."""
         ...
 
+    def begin(self, order: LaunchOrder) -> None:
+        """Begin what of a launch can be begun at once. Never raises and never blocks.
+
+        ``launch`` of the same order follows, and tells what became of it.
+        """
+        ...
+
     async def launch(self, order: LaunchOrder) -> Life:
         """Bring a life into being.
 

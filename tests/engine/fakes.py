@@ -160,6 +160,7 @@ class FakeLauncher:
         self.lives: dict[str, list[FakeLife]] = defaultdict(list)
         self.launched: list[tuple[str, float]] = []
         self.adoptable: dict[str, FakeLife] = {}
+        self.on_begin: Callable[[LaunchOrder], None] = lambda order: None
         self._pids = itertools.count(1000)
 
     def last(self, name: str) -> FakeLife:
@@ -171,6 +172,9 @@ class FakeLauncher:
     async def check_gate(self, spec: ComponentSpec) -> Shut | None:
         await trio.lowlevel.checkpoint()
         return self.programs[spec.name].shut
+
+    def begin(self, order: LaunchOrder) -> None:
+        self.on_begin(order)
 
     async def launch(self, order: LaunchOrder) -> Life:
         name = order.spec.name

@@ -24,7 +24,7 @@ from stigmerd.core.spec import (
     StopPolicy,
 )
 from stigmerd.engine.operations import Answer
-from stigmerd.engine.ports import Shut
+from stigmerd.engine.ports import LaunchOrder, Shut
 from stigmerd.engine.supervisor import Supervisor
 from tests.engine.conftest import Supervise
 from tests.engine.fakes import FakeWorld, Program, component
@@ -606,3 +606,35 @@ async def test_stop_in_the_middle_of_a_reload_has_the_last_word(
         await trio.sleep(10)
         assert supervisor.component("web").view.phase is Phase.DOWN
     assert len(world.launcher.starts("web")) == 1
+
+
+async def test_intent_is_on_record_before_a_launch_is_begun(
+    supervise: Supervise, world: FakeWorld, autojump_clock: MockClock
+) -> None:
+    begun: list[tuple[int, bool]] = []
+
+    def note(order: LaunchOrder) -> None:
+        identity = world.state.records["web"].identity
+        begun.append((order.life, identity is not None and identity.nonce == order.nonce))
+
+    world.launcher.on_begin = note
+    world.launcher.programs["web"] = Program(lives_for=0.0)
+    at_once = RestartPolicy(initial_backoff=0.0, max_restarts=3)
+    async with supervise(component(restart=at_once)) as supervisor:
+        await supervisor.begin(["web"], None)
+        await supervisor.board.wait_view("web", lambda v: v.phase is Phase.FAILED)
+    assert begun == [(1, True), (2, True), (3, True), (4, True)]
+
+
+async def test_launch_that_was_begun_when_a_bug_struck_is_ended(
+    supervise: Supervise, world: FakeWorld, autojump_clock: MockClock
+) -> None:
+    def strike(order: LaunchOrder) -> None:
+        raise AssertionError("planted")
+
+    world.launcher.on_begin = strike
+    async with supervise(component()) as supervisor:
+        await supervisor.begin(["web"], None)
+        view = await supervisor.board.wait_view("web", lambda v: v.phase is Phase.FAILED)
+    assert "planted" in view.note
+    assert [life.is_alive() for life in world.launcher.lives["web"]] == [False]
