@@ -32,6 +32,8 @@ DEPENDENCY_SHADOW = 30.0
 OWN_FAULTS = frozenset({"SIGSEGV", "SIGABRT", "SIGBUS", "SIGILL", "SIGFPE", "SIGTRAP", "SIGSYS"})
 """Signals that the kernel sends a program for what it did itself. Source: signal(7)."""
 
+CONDITIONS = {"started": "has started", "ready": "is ready", "completed": "has completed"}
+
 GATES = frozenset({"dependency", "port", "engine", "unkillable"})
 
 
@@ -433,7 +435,8 @@ def _what_next(
     """What happens now without anybody's doing, and the one command to try."""
     name, state = component.name, component.state
     if root is not None and state == "waiting":
-        return f"It starts by itself as soon as {component.blocked_by} is up.", f"stigmer server explain {root.name}"
+        asked = CONDITIONS.get(component.depends_on.get(component.blocked_by or "", ""), "is up")
+        return f"It starts by itself as soon as {component.blocked_by} {asked}.", f"stigmer server explain {root.name}"
     if state == "waiting":
         return "It starts by itself as soon as that is over; this spends no restart.", _gate_command(component)
     if state == "restarting":
