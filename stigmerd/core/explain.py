@@ -288,7 +288,8 @@ def _read_exit(status: ExitDocument, lived: str = "") -> tuple[str, str, list[st
         return "crash", f"It ended{lived}; the platform did not tell how", ["It was not a child of this daemon"]
     if status.code == 0:
         return "crash", f"It ended by itself{lived}, with success, where it was to go on", []
-    return "crash", f"It {_was(status, lived)}", []
+    told = "This is how a shell, or a container, tells that its program was ended by that signal"
+    return "crash", f"It {_was(status, lived)}", [told] if ": 128 + " in end_text(status) else []
 
 
 def _was(status: ExitDocument, lived: str = "") -> str:
