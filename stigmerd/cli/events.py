@@ -76,7 +76,8 @@ def events(
     if tail is not None and tail < 0:
         raise usage_error("--tail: give a number of events, 0 or more")
     chosen = Filter(tuple(names), tuple(kinds), tuple(reasons), _since(since))
-    with EventTail(place) as history:
+    is_plain = not (names or kinds or reasons or since)
+    with EventTail.of_last(place, tail if is_plain else None) as history:
         kept = history.poll()
         known = dict.fromkeys([*known_names(place), *(entry.component for entry in kept if entry.component)])
         check_names(names, known)

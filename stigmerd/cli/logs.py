@@ -85,7 +85,8 @@ def logs(wish: Wish, *, home: str | None) -> int:
     printer = JsonPrinter() if wish.as_json else TextPrinter(names, known_names(place), raw=wish.raw)
     is_followed = (sys.stdout.isatty() if wish.follow is None else wish.follow) and not wish.previous
     with ExitStack() as stack:
-        readers = [Reader(name, stack.enter_context(_open(place, name, wish))) for name in names]
+        is_timed = len(names) > 1 or wish.since is not None or wish.as_json
+        readers = [Reader(name, stack.enter_context(_open(place, name, wish)), is_timed=is_timed) for name in names]
         past = {reader.name: _past(reader, wish, selection, is_whole=not is_followed) for reader in readers}
         for entry in interleave(past):
             printer.write(entry)
@@ -141,11 +142,15 @@ def _open(place: Home, name: str, wish: Wish) -> LogTail:
 
 
 class Reader:
-    """One log, read as stamped lines: the last time that it told is remembered."""
+    """One log, read as stamped lines: the last time that it told is remembered.
 
-    def __init__(self, name: str, tail: LogTail) -> None:
+    Where nobody asks for times (``is_timed``) they are not looked for: that takes longer than the reading.
+    """
+
+    def __init__(self, name: str, tail: LogTail, *, is_timed: bool) -> None:
         self.name = name
         self._tail = tail
+        self._is_timed = is_timed
         self._before: float | None = None
         self._missed = 0
 
@@ -170,6 +175,8 @@ class Reader:
         return self._stamp(self._tail.flush())
 
     def _stamp(self, lines: Sequence[bytes]) -> list[Stamped]:
+        if not self._is_timed:
+            return [Stamped(float("-inf"), self.name, data) for data in lines]
         entries = stamp(self.name, lines, time.time(), self._before)
         if entries and entries[-1].at != float("-inf"):
             self._before = entries[-1].at

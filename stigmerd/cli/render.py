@@ -59,8 +59,9 @@ def _verdict(document: StatusDocument, width: int | None) -> Line:
         return line(Span("✓ healthy", "good"), ": the stack has no components")
     ailing = [component for component in document.components if not component.healthy]
     if not ailing:
-        up = sum(component.state in {"running", "completed"} for component in document.components)
-        return line(Span("✓ healthy", "good"), f": {up} of {len(document.components)} up")
+        down = sum(component.state == "stopped" for component in document.components)
+        wanted = len(document.components) - down
+        return line(Span("✓ healthy", "good"), f": {wanted} of {wanted} up{f', {down} stopped' if down else ''}")
     required = [component for component in ailing if not component.optional]
     worst_first = sorted(required or ailing, key=_urgency)
     what = [f"{escape_line(component.name)} is {escape_line(component.state)}" for component in worst_first]

@@ -38,6 +38,11 @@ _KEY = re.compile(rb"\x1b(?:\[[0-?]*[ -/]*[@-~]|O.)|.", re.DOTALL)
 """One key: an escape sequence as a whole, so that no letter in it is taken for a command."""
 
 
+def can_be_taken() -> bool:
+    """Whether there is a terminal at both ends that can be drawn on."""
+    return sys.stdin.isatty() and sys.stdout.isatty() and os.environ.get("TERM") not in {None, "", "dumb"}
+
+
 @contextmanager
 def ended_by_signals() -> Iterator[None]:
     """Let SIGTERM and SIGHUP end the block as an exception, so that what it took is given back."""

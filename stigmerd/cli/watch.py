@@ -24,7 +24,7 @@ from stigmerd.cli.reach import explained, fetch_status, find_home, narrow, open_
 from stigmerd.cli.render import below, heading
 from stigmerd.cli.status import last_known, print_status, status
 from stigmerd.cli.table import Table
-from stigmerd.cli.terminal import LiveTerminal, ended_by_signals
+from stigmerd.cli.terminal import LiveTerminal, can_be_taken, ended_by_signals
 from stigmerd.control.client import ControlError
 from stigmerd.core.event import Entry
 from stigmerd.core.status import ComponentDocument, StatusDocument
@@ -38,6 +38,9 @@ USAGE_PERIOD = 2.0
 """Seconds between two measurements of CPU and memory, which no subscription tells."""
 
 KEPT_EVENTS = 200
+
+SEARCHED_EVENTS = 5000
+"""The last events among which those of some components are looked for: a whole history takes seconds."""
 
 EVENTS_SHARE = 4
 """One line of so many is kept for events where the table would take them all."""
@@ -59,11 +62,11 @@ def watch(names: Sequence[str], *, home: str | None, verbose: bool, as_json: boo
         return status(names, home=home, verbose=verbose, as_json=as_json)
     feed = Feed(place, names)
     feed.start()
-    if as_json or not (sys.stdout.isatty() and sys.stdin.isatty()):
+    if as_json or not can_be_taken():
         return _print_changes(feed, verbose=verbose, as_json=as_json)
     if verbose:
         feed.start_measuring()
-    history = EventTail.of_last(place, KEPT_EVENTS if not names else None)
+    history = EventTail.of_last(place, SEARCHED_EVENTS if names else KEPT_EVENTS)
     with history, ended_by_signals(), LiveTerminal() as screen:
         return Watch(place, names, feed, history, screen, verbose=verbose).run()
 

@@ -32,6 +32,8 @@ DEPENDENCY_SHADOW = 30.0
 OWN_FAULTS = frozenset({"SIGSEGV", "SIGABRT", "SIGBUS", "SIGILL", "SIGFPE", "SIGTRAP", "SIGSYS"})
 """Signals that the kernel sends a program for what it did itself. Source: signal(7)."""
 
+CONDITIONS = {"started": "has started", "ready": "is ready", "completed": "has completed"}
+
 GATES = frozenset({"dependency", "port", "engine", "unkillable"})
 
 
@@ -286,7 +288,8 @@ def _read_exit(status: ExitDocument, lived: str = "") -> tuple[str, str, list[st
         return "crash", f"It ended{lived}; the platform did not tell how", ["It was not a child of this daemon"]
     if status.code == 0:
         return "crash", f"It ended by itself{lived}, with success, where it was to go on", []
-    return "crash", f"It {_was(status, lived)}", []
+    told = "This is how a shell, or a container, tells that its program was ended by that signal"
+    return "crash", f"It {_was(status, lived)}", [told] if ": 128 + " in end_text(status) else []
 
 
 def _was(status: ExitDocument, lived: str = "") -> str:
@@ -433,7 +436,8 @@ def _what_next(
     """What happens now without anybody's doing, and the one command to try."""
     name, state = component.name, component.state
     if root is not None and state == "waiting":
-        return f"It starts by itself as soon as {component.blocked_by} is up.", f"stigmer server explain {root.name}"
+        asked = CONDITIONS.get(component.depends_on.get(component.blocked_by or "", ""), "is up")
+        return f"It starts by itself as soon as {component.blocked_by} {asked}.", f"stigmer server explain {root.name}"
     if state == "waiting":
         return "It starts by itself as soon as that is over; this spends no restart.", _gate_command(component)
     if state == "restarting":

@@ -30,11 +30,13 @@ ALSO_TEXT = "\n\t\u200c\u200d"
 class Terminal:
     """One command in a terminal of its own."""
 
-    def __init__(self, words: Sequence[str], *, columns: int = 80, rows: int = 30) -> None:
+    def __init__(
+        self, words: Sequence[str], *, columns: int = 80, rows: int = 30, term: str = "xterm-256color"
+    ) -> None:
         self._master, slave = pty.openpty()
         self._is_hung_up = False
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
-        environment = {**os.environ, "TERM": "xterm-256color"}
+        environment = {**os.environ, "TERM": term}
         for name in ("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR"):
             environment.pop(name, None)
         command = [sys.executable, "-m", "stigmerd.cli", *words]
@@ -115,9 +117,11 @@ class Terminal:
 
 
 @contextmanager
-def terminal(*words: str, columns: int = 80, rows: int = 30) -> Iterator[Terminal]:
+def terminal(
+    *words: str, columns: int = 80, rows: int = 30, term: str = "xterm-256color"
+) -> Iterator[Terminal]:
     """A command in a terminal, both gone at the end."""
-    one = Terminal(words, columns=columns, rows=rows)
+    one = Terminal(words, columns=columns, rows=rows, term=term)
     try:
         yield one
     finally:

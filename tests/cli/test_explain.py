@@ -73,6 +73,11 @@ def test_exit_codes_are_translated(code: int, meaning: str) -> None:
     assert meaning in explain(exited(code=code)).happened
 
 
+def test_code_of_a_shell_for_a_signal_is_told_as_such() -> None:
+    assert "ended by that signal" in explain(exited(code=143)).evidence[0]
+    assert explain(exited(code=1)).evidence == ()
+
+
 def test_out_of_memory_kill_is_told_from_a_kill_by_somebody() -> None:
     assert explain(exited(signal="SIGKILL", oom=True)).cause == "out_of_memory"
     outside = explain(exited(signal="SIGKILL", oom=False))

@@ -41,9 +41,12 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         yield one
 
 
-def watching(stack: Stack, *words: str, columns: int = 100, rows: int = 40) -> AbstractContextManager[Terminal]:
+def watching(
+    stack: Stack, *words: str, columns: int = 100, rows: int = 40, term: str = "xterm-256color"
+) -> AbstractContextManager[Terminal]:
     """The live view of a stack."""
-    return terminal("server", "status", "--watch", *words, "--home", str(stack.home), columns=columns, rows=rows)
+    command = ("server", "status", "--watch", *words, "--home", str(stack.home))
+    return terminal(*command, columns=columns, rows=rows, term=term)
 
 
 def test_keys_select_restart_stop_start_and_explain(running: Stack) -> None:
@@ -192,6 +195,13 @@ def test_on_a_pipe_it_prints_a_document_per_change(running: Stack) -> None:
     assert [(c["name"], c["state"]) for c in first] == [("worker", "running")]
     assert [c["name"] for c in second] == ["worker"]
     assert second != first
+
+
+def test_terminal_that_cannot_be_drawn_on_gets_a_snapshot_per_change(running: Stack) -> None:
+    with watching(running, term="dumb") as screen:
+        screen.read_until(b"worker")
+        screen.process.send_signal(signal.SIGINT)
+        assert b"\x1b" not in screen.read_to_end()
 
 
 # What is in sight.

@@ -1,0 +1,27 @@
+"""The documents as the documentation shows them: every key that there is, and no other."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from stigmerd.core.event import EVENTS
+from stigmerd.core.explain import ExplainReport
+from stigmerd.core.status import StatusDocument, to_plain
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+def test_status_document_is_shown_with_every_key() -> None:
+    (example,) = re.findall(r"```json\n(.*?)```", (DOCS / "documents.md").read_text(), re.DOTALL)
+    plain = json.loads(example)
+    assert json.loads(json.dumps(to_plain(msgspec.convert(plain, StatusDocument)))) == plain
+
+
+@pytest.mark.parametrize("word", [*ExplainReport.__struct_fields__, *sorted(EVENTS)])
+def test_page_of_the_commands_names_every_key_of_the_report_and_every_event(word: str) -> None:
+    assert f"`{word}`" in (DOCS / "cli.md").read_text()
