@@ -31,6 +31,18 @@ def _complete_names(context: CompletionContext) -> Mapping[str, str]:
     return {name: state for name, state in known.items() if name not in named}
 
 
+def _complete_event(_: CompletionContext) -> Sequence[str]:
+    from stigmerd.core.event import EVENTS
+
+    return sorted(EVENTS)
+
+
+def _complete_reason(_: CompletionContext) -> Sequence[str]:
+    from stigmerd.core.event import REASONS
+
+    return sorted(REASONS)
+
+
 Name = Annotated[str, Parameter(completer=_complete_names)]
 HomeOption = Annotated[
     str | None, Parameter(name="--home", help="The daemon's home. Default: $STIGMER_HOME, else ~/.stigmer.")
@@ -57,14 +69,31 @@ SET_UP = Group.create_ordered("Set up")
 
 app = App(
     name="stigmer",
-    help="Run a stack of processes and containers, see how it is, and ask why.",
+    help="""Run a stack of processes and containers, see how it is, and ask why.
+
+    **Examples**
+
+        stigmer server                 # start everything, in the background
+        stigmer server status          # how is it?
+        stigmer server explain NAME    # why is it so?
+        stigmer server --help          # all commands
+    """,
     version=f"stigmer {__version__}",
     help_format="markdown",
+    suppress_keyboard_interrupt=False,  # `main` says what goes on without us
     default_parameter=Parameter(show_default=False),
 )
 server = App(
     name="server",
-    help="The local stack: its daemon and its components. Without a command: start.",
+    help="""The local stack: its daemon and its components. Without a command: start.
+
+    **Examples**
+
+        stigmer server
+        stigmer server status --watch
+        stigmer server logs NAME --follow
+        stigmer server init --from docker-compose.yml
+    """,
     help_epilogue=(
         "Exit codes: 0 done, or healthy; 1 failed, or unhealthy; 2 usage or configuration; "
         "3 the daemon is not running; 4 the daemon does not answer."
@@ -96,14 +125,15 @@ def _text(path: Path | None) -> str | None:
 def _unused(error: UnusedCliTokensError) -> str:
     """What to say about a word that no command takes: it is most often a misspelt command."""
     word = str((error.unused_tokens or [""])[0])
-    commands = sorted(name for name in server.resolved_commands() if not name.startswith("-"))
+    commands = [name for name in server.resolved_commands() if not name.startswith("-")]
     near = difflib.get_close_matches(word, commands, n=1, cutoff=0.5)
     guess = f"Did you mean: stigmer server {near[0]}?" if near else f"There are: {', '.join(commands)}."
     return f"There is no command {escape_line(word)!r}. {guess}"
 
 
 def _help_of(arguments: Sequence[str]) -> str:
-    known = [word for word in arguments[:2] if word == "server" or word in server.resolved_commands()]
+    commands = {*app.resolved_commands(), *server.resolved_commands()}
+    known = [word for word in arguments[:2] if word in commands and not word.startswith("-")]
     return " ".join(["stigmer", *known, "--help"])
 
 
@@ -206,7 +236,7 @@ def restart(
     if daemon and names:
         raise usage_error("--daemon restarts the daemon alone: leave the names out.")
     if daemon:
-        return lifecycle.restart_daemon(home=home, timeout=timeout)
+        return lifecycle.restart_daemon(home=home, timeout=timeout, quiet=quiet, as_json=json)
     return lifecycle.restart(names, home=home, timeout=timeout, now=now, quiet=quiet, as_json=json)
 
 
@@ -216,6 +246,8 @@ def signal(
     /,
     *names: Name,
     home: HomeOption = None,
+    quiet: QuietOption = False,
+    json: JsonOption = False,
 ) -> int:
     """Send a signal to the main process of components. Not KILL or STOP: use stop.
 
@@ -232,7 +264,7 @@ def signal(
     """
     from stigmerd.cli import lifecycle
 
-    return lifecycle.signal(sig, names, home=home)
+    return lifecycle.signal(sig, names, home=home, quiet=quiet, as_json=json)
 
 
 @server.command(group=RUN)
@@ -243,6 +275,8 @@ def wait(
     ] = "running",
     home: HomeOption = None,
     timeout: TimeoutOption = None,
+    quiet: QuietOption = False,
+    json: JsonOption = False,
 ) -> int:
     """Wait until components are running, ready or stopped. Fails at once when one has failed.
 
@@ -258,7 +292,9 @@ def wait(
     """
     from stigmerd.cli import lifecycle
 
-    return lifecycle.wait(names, condition=condition, home=home, timeout=timeout)
+    return lifecycle.wait(
+        names, condition=condition, home=home, timeout=timeout, quiet=quiet, as_json=json
+    )
 
 
 @server.command(group=LOOK)
@@ -359,10 +395,16 @@ def logs(
 def events(
     *names: Name,
     event: Annotated[
-        tuple[str, ...], Parameter(name="--event", negative="", help="Only these, such as exited or failed.")
+        tuple[str, ...],
+        Parameter(
+            name="--event", negative="", help="Only these, such as exited or failed.", completer=_complete_event
+        ),
     ] = (),
     reason: Annotated[
-        tuple[str, ...], Parameter(name="--reason", negative="", help="Only for these reasons, such as budget.")
+        tuple[str, ...],
+        Parameter(
+            name="--reason", negative="", help="Only for these reasons, such as budget.", completer=_complete_reason
+        ),
     ] = (),
     follow: FollowOption = False,
     since: SinceOption = None,
@@ -436,7 +478,14 @@ def reload(
 
 
 @server.command(group=SET_UP)
-def check(file: Path | None = None, /, *, home: HomeOption = None, json: JsonOption = False) -> int:
+def check(
+    file: Path | None = None,
+    /,
+    *,
+    home: HomeOption = None,
+    quiet: QuietOption = False,
+    json: JsonOption = False,
+) -> int:
     """Check a configuration without a daemon, and name every error with its place.
 
     **Examples**
@@ -450,7 +499,7 @@ def check(file: Path | None = None, /, *, home: HomeOption = None, json: JsonOpt
     """
     from stigmerd.cli import config
 
-    return config.check(_text(file), home=home, as_json=json)
+    return config.check(_text(file), home=home, quiet=quiet, as_json=json)
 
 
 @server.command(group=SET_UP)
