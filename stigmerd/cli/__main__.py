@@ -12,6 +12,9 @@ from collections.abc import Sequence
 
 INTERRUPTED = 130
 
+LEFT_BY_CTRL_C = frozenset({"logs", "events", "status"})
+"""Commands that go on until somebody has seen enough."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
@@ -24,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code = _run(words)
         sys.stdout.flush()
     except KeyboardInterrupt:
-        code = INTERRUPTED
+        code = _interrupted(words)
     except BrokenPipeError:
         _discard_output()  # the reader has seen enough
         code = 0
@@ -32,6 +35,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code = _complain(exc)
         _discard_output()
     return code
+
+
+def _interrupted(words: Sequence[str]) -> int:
+    """Say that work goes on without this client; not where Ctrl-C is how one leaves."""
+    import signal
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # once is enough: the rest takes no time
+    if not LEFT_BY_CTRL_C.intersection(words):
+        sys.stderr.write("Interrupted. What the daemon was asked for goes on: stigmer server status\n")
+    return INTERRUPTED
 
 
 def _make_streams_harmless() -> None:

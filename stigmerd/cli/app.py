@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import difflib
 import sys
-from collections.abc import Sequence
-from typing import Annotated, Literal
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import App, CycloptsError, Group, Parameter, UnusedCliTokensError
 
@@ -16,23 +17,51 @@ from stigmerd import __version__
 from stigmerd.cli.errors import usage_error
 from stigmerd.cli.escape import escape_line
 
+if TYPE_CHECKING:
+    from cyclopts.completion import CompletionContext
+
+
+def _complete_names(context: CompletionContext) -> Mapping[str, str]:
+    """The components that may be named next, for a shell that completes."""
+    from stigmerd.cli.complete import component_names
+
+    home = context.get("--home")
+    named = {token.value for token in context.argument.tokens}
+    known = component_names(home.raw if home else None)
+    return {name: state for name, state in known.items() if name not in named}
+
+
+def _complete_event(_: CompletionContext) -> Sequence[str]:
+    from stigmerd.core.event import EVENTS
+
+    return sorted(EVENTS)
+
+
+def _complete_reason(_: CompletionContext) -> Sequence[str]:
+    from stigmerd.core.event import REASONS
+
+    return sorted(REASONS)
+
+
+Name = Annotated[str, Parameter(completer=_complete_names)]
 HomeOption = Annotated[
     str | None, Parameter(name="--home", help="The daemon's home. Default: $STIGMER_HOME, else ~/.stigmer.")
 ]
 ConfigOption = Annotated[
-    str | None, Parameter(name="--config", help="The configuration. Default: stigmer.toml in the home.")
+    Path | None, Parameter(name="--config", help="The configuration. Default: stigmer.toml in the home.")
 ]
 TimeoutOption = Annotated[str | None, Parameter(name="--timeout", help="How long to wait, such as 30 or 2m.")]
 NowOption = Annotated[bool, Parameter(name="--now", negative="", help="Kill at once, without the grace.")]
 JsonOption = Annotated[bool, Parameter(name="--json", negative="", help="Print JSON.")]
 QuietOption = Annotated[bool, Parameter(name=["--quiet", "-q"], negative="", help="Print errors only.")]
 FollowOption = Annotated[
-    bool | None,
-    Parameter(name=["--follow", "-f"], negative="--no-follow", help="Go on with what is new, until Ctrl-C."),
+    bool, Parameter(name=["--follow", "-f"], negative="", help="Go on with what is new, until Ctrl-C.")
 ]
 SinceOption = Annotated[
     str | None, Parameter(name="--since", help="Only what is younger: 10m, 2h30m, or 2026-01-22T04:00:00Z.")
 ]
+
+USUAL_SIGNALS = ("HUP", "INT", "QUIT", "TERM", "USR1", "USR2", "WINCH")
 
 RUN = Group.create_ordered("Run")
 LOOK = Group.create_ordered("Look")
@@ -40,14 +69,31 @@ SET_UP = Group.create_ordered("Set up")
 
 app = App(
     name="stigmer",
-    help="Run a stack of processes and containers, see how it is, and ask why.",
+    help="""Run a stack of processes and containers, see how it is, and ask why.
+
+    **Examples**
+
+        stigmer server                 # start everything, in the background
+        stigmer server status          # how is it?
+        stigmer server explain NAME    # why is it so?
+        stigmer server --help          # all commands
+    """,
     version=f"stigmer {__version__}",
     help_format="markdown",
+    suppress_keyboard_interrupt=False,  # `main` says what goes on without us
     default_parameter=Parameter(show_default=False),
 )
 server = App(
     name="server",
-    help="The local stack: its daemon and its components. Without a command: start.",
+    help="""The local stack: its daemon and its components. Without a command: start.
+
+    **Examples**
+
+        stigmer server
+        stigmer server status --watch
+        stigmer server logs NAME --follow
+        stigmer server init --from docker-compose.yml
+    """,
     help_epilogue=(
         "Exit codes: 0 done, or healthy; 1 failed, or unhealthy; 2 usage or configuration; "
         "3 the daemon is not running; 4 the daemon does not answer."
@@ -72,17 +118,22 @@ def run(arguments: Sequence[str]) -> int:
     return result if isinstance(result, int) else 0
 
 
+def _text(path: Path | None) -> str | None:
+    return None if path is None else str(path)
+
+
 def _unused(error: UnusedCliTokensError) -> str:
     """What to say about a word that no command takes: it is most often a misspelt command."""
     word = str((error.unused_tokens or [""])[0])
-    commands = sorted(name for name in server.resolved_commands() if not name.startswith("-"))
+    commands = [name for name in server.resolved_commands() if not name.startswith("-")]
     near = difflib.get_close_matches(word, commands, n=1, cutoff=0.5)
     guess = f"Did you mean: stigmer server {near[0]}?" if near else f"There are: {', '.join(commands)}."
     return f"There is no command {escape_line(word)!r}. {guess}"
 
 
 def _help_of(arguments: Sequence[str]) -> str:
-    known = [word for word in arguments[:2] if word == "server" or word in server.resolved_commands()]
+    commands = {*app.resolved_commands(), *server.resolved_commands()}
+    known = [word for word in arguments[:2] if word in commands and not word.startswith("-")]
     return " ".join(["stigmer", *known, "--help"])
 
 
@@ -101,7 +152,7 @@ def start_all(
 
 @server.command(group=RUN)
 def start(
-    *names: str,
+    *names: Name,
     home: HomeOption = None,
     config: ConfigOption = None,
     timeout: TimeoutOption = None,
@@ -123,12 +174,12 @@ def start(
     """
     from stigmerd.cli import lifecycle
 
-    return lifecycle.start(names, home=home, config=config, timeout=timeout, quiet=quiet, as_json=json)
+    return lifecycle.start(names, home=home, config=_text(config), timeout=timeout, quiet=quiet, as_json=json)
 
 
 @server.command(group=RUN)
 def stop(
-    *names: str,
+    *names: Name,
     home: HomeOption = None,
     timeout: TimeoutOption = None,
     now: NowOption = False,
@@ -157,7 +208,7 @@ def stop(
 
 @server.command(group=RUN)
 def restart(
-    *names: str,
+    *names: Name,
     daemon: Annotated[
         bool,
         Parameter(name="--daemon", negative="", help="Replace the daemon's program and touch no component."),
@@ -185,12 +236,19 @@ def restart(
     if daemon and names:
         raise usage_error("--daemon restarts the daemon alone: leave the names out.")
     if daemon:
-        return lifecycle.restart_daemon(home=home, timeout=timeout)
+        return lifecycle.restart_daemon(home=home, timeout=timeout, quiet=quiet, as_json=json)
     return lifecycle.restart(names, home=home, timeout=timeout, now=now, quiet=quiet, as_json=json)
 
 
 @server.command(group=RUN)
-def signal(sig: str, /, *names: str, home: HomeOption = None) -> int:
+def signal(
+    sig: Annotated[str, Parameter(completer=lambda _: USUAL_SIGNALS)],
+    /,
+    *names: Name,
+    home: HomeOption = None,
+    quiet: QuietOption = False,
+    json: JsonOption = False,
+) -> int:
     """Send a signal to the main process of components. Not KILL or STOP: use stop.
 
     **Examples**
@@ -206,17 +264,19 @@ def signal(sig: str, /, *names: str, home: HomeOption = None) -> int:
     """
     from stigmerd.cli import lifecycle
 
-    return lifecycle.signal(sig, names, home=home)
+    return lifecycle.signal(sig, names, home=home, quiet=quiet, as_json=json)
 
 
 @server.command(group=RUN)
 def wait(
-    *names: str,
+    *names: Name,
     condition: Annotated[
         Literal["running", "ready", "stopped"], Parameter(name="--for", help="What to wait for.")
     ] = "running",
     home: HomeOption = None,
     timeout: TimeoutOption = None,
+    quiet: QuietOption = False,
+    json: JsonOption = False,
 ) -> int:
     """Wait until components are running, ready or stopped. Fails at once when one has failed.
 
@@ -232,12 +292,14 @@ def wait(
     """
     from stigmerd.cli import lifecycle
 
-    return lifecycle.wait(names, condition=condition, home=home, timeout=timeout)
+    return lifecycle.wait(
+        names, condition=condition, home=home, timeout=timeout, quiet=quiet, as_json=json
+    )
 
 
 @server.command(group=LOOK)
 def status(
-    *names: str,
+    *names: Name,
     verbose: Annotated[
         bool, Parameter(name=["--verbose", "-v"], negative="", help="Add probes, budget, usage, command.")
     ] = False,
@@ -272,14 +334,18 @@ def status(
 
 @server.command(group=LOOK)
 def logs(
-    *names: str,
+    *names: Name,
     component: Annotated[
-        tuple[str, ...], Parameter(name=["-c", "--component"], negative="", help="The same as NAME.")
+        tuple[str, ...],
+        Parameter(name=["-c", "--component"], negative="", help="The same as NAME.", completer=_complete_names),
     ] = (),
     include_daemon: Annotated[
         bool, Parameter(name="--all", negative="", help="All components, and the daemon's own log.")
     ] = False,
-    follow: FollowOption = None,
+    follow: FollowOption = False,
+    no_follow: Annotated[
+        bool, Parameter(name="--no-follow", negative="", help="End with what is there, on a terminal too.")
+    ] = False,
     tail: Annotated[
         int | None, Parameter(name=["--tail", "-n"], help="How many of each log's last lines. Default: 50.")
     ] = None,
@@ -314,7 +380,7 @@ def logs(
     wish = group.Wish(
         names=(*names, *component),
         include_daemon=include_daemon,
-        follow=follow,
+        follow=follow or (False if no_follow else None),
         tail=tail,
         since=since,
         grep=grep,
@@ -327,14 +393,20 @@ def logs(
 
 @server.command(group=LOOK)
 def events(
-    *names: str,
+    *names: Name,
     event: Annotated[
-        tuple[str, ...], Parameter(name="--event", negative="", help="Only these, such as exited or failed.")
+        tuple[str, ...],
+        Parameter(
+            name="--event", negative="", help="Only these, such as exited or failed.", completer=_complete_event
+        ),
     ] = (),
     reason: Annotated[
-        tuple[str, ...], Parameter(name="--reason", negative="", help="Only for these reasons, such as budget.")
+        tuple[str, ...],
+        Parameter(
+            name="--reason", negative="", help="Only for these reasons, such as budget.", completer=_complete_reason
+        ),
     ] = (),
-    follow: FollowOption = None,
+    follow: FollowOption = False,
     since: SinceOption = None,
     tail: Annotated[
         int | None, Parameter(name=["--tail", "-n"], help="How many of the last events. Default: all.")
@@ -359,12 +431,12 @@ def events(
     from stigmerd.cli import events as group
 
     return group.events(
-        names, kinds=event, reasons=reason, follow=bool(follow), since=since, tail=tail, home=home, as_json=json
+        names, kinds=event, reasons=reason, follow=follow, since=since, tail=tail, home=home, as_json=json
     )
 
 
 @server.command(alias="why", group=LOOK)
-def explain(name: str, /, *, home: HomeOption = None, json: JsonOption = False) -> int:
+def explain(name: Name, /, *, home: HomeOption = None, json: JsonOption = False) -> int:
     """Explain a component's last failure: what was seen, why, and what happens next.
 
     **Examples**
@@ -406,7 +478,14 @@ def reload(
 
 
 @server.command(group=SET_UP)
-def check(file: str | None = None, /, *, home: HomeOption = None, json: JsonOption = False) -> int:
+def check(
+    file: Path | None = None,
+    /,
+    *,
+    home: HomeOption = None,
+    quiet: QuietOption = False,
+    json: JsonOption = False,
+) -> int:
     """Check a configuration without a daemon, and name every error with its place.
 
     **Examples**
@@ -420,12 +499,12 @@ def check(file: str | None = None, /, *, home: HomeOption = None, json: JsonOpti
     """
     from stigmerd.cli import config
 
-    return config.check(file, home=home, as_json=json)
+    return config.check(_text(file), home=home, quiet=quiet, as_json=json)
 
 
 @server.command(group=SET_UP)
 def init(
-    source: Annotated[str | None, Parameter(name="--from")] = None,
+    source: Annotated[Path | None, Parameter(name="--from")] = None,
     *,
     home: HomeOption = None,
     quiet: QuietOption = False,
@@ -449,7 +528,7 @@ def init(
     """
     from stigmerd.cli import init as group
 
-    return group.init(source, home=home, quiet=quiet, as_json=json)
+    return group.init(_text(source), home=home, quiet=quiet, as_json=json)
 
 
 @server.command(group=SET_UP)

@@ -14,7 +14,7 @@ from stigmerd.config.problems import ConfigError, Problem, located
 from stigmerd.config.schema import json_schema
 
 
-def check(file: str | None, *, home: str | None, as_json: bool) -> int:
+def check(file: str | None, *, home: str | None, quiet: bool, as_json: bool) -> int:
     """Validate a configuration: 0 and a summary, or 2 and every error with its place."""
     place = find_home(home)
     source = configuration_path(file, home=place.path)
@@ -27,7 +27,7 @@ def check(file: str | None, *, home: str | None, as_json: bool) -> int:
     names = list(stack.components)
     if as_json:
         sys.stdout.write(json.dumps({"source": source, "components": names, "errors": []}) + "\n")
-    else:
+    elif not quiet:
         what = f"{len(names)} component{'' if len(names) == 1 else 's'}"
         which = f" ({', '.join(names)})" if names else ""
         sys.stdout.write(f"{named} is valid: {what}{which}\n")
@@ -41,7 +41,7 @@ def print_problems(errors: tuple[Problem, ...], source: str, *, as_json: bool = 
             {"path": error.path, "message": error.message, "line": error.line, "column": error.column}
             for error in errors
         ]
-        sys.stdout.write(json.dumps({"source": source, "errors": found}) + "\n")
+        sys.stdout.write(json.dumps({"source": source, "components": [], "errors": found}) + "\n")
         return
     for error in errors:
         sys.stderr.write(f"{escape_line(located(error, source))}\n")

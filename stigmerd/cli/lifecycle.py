@@ -63,21 +63,23 @@ def start(
     with explained(place):
         is_new = ensure_daemon(place, config)
     if not is_new:
-        return _already_running(place, config, as_json=as_json)
+        return _already_running(place, config, quiet=quiet, as_json=as_json)
     with shown(quiet=quiet or as_json) as progress, EventTail(place, last) as history:
         missing = _wait_settled(place, history, progress, START_TIMEOUT if limit is None else limit)
     return _conclude(place, missing, quiet=quiet, as_json=as_json)
 
 
-def _already_running(place: Home, config: str | None, *, as_json: bool) -> int:
+def _already_running(place: Home, config: str | None, *, quiet: bool, as_json: bool) -> int:
     with reached(place) as client:
         document = fetch_status(client)
     daemon = document.daemon
     said = f"The daemon is running already (pid {daemon.pid if daemon else '?'}, home {escape_line(place.path)})."
     if config is not None:
         said += " Its configuration stays: apply a changed one with: " + hint("stigmer server reload", place)
-    (sys.stderr if as_json else sys.stdout).write(f"{said}\n")
-    print_status(document, as_json=as_json)
+    if not quiet:
+        (sys.stderr if as_json else sys.stdout).write(f"{said}\n")
+    if not quiet or as_json:
+        print_status(document, as_json=as_json)
     return OK
 
 
@@ -225,7 +227,7 @@ def stop(
     except CommandError as exc:
         if exc.exit_code != NOT_RUNNING:
             raise
-        return _stop_without_daemon(place, names, 0.0 if now else limit, quiet=quiet)
+        return _stop_without_daemon(place, names, 0.0 if now else limit, quiet=quiet, as_json=as_json)
     if mismatch is not None:
         sys.stderr.write(f"{mismatch}\n")
     if mismatch is not None or not names:
@@ -262,24 +264,27 @@ def _conclude_stop(result: dict[str, Any], *, quiet: bool, as_json: bool) -> int
     return OK if all(answer.ok for answer in answers) else FAILED
 
 
-def _stop_without_daemon(place: Home, names: Sequence[str], grace: float | None, *, quiet: bool) -> int:
+def _stop_without_daemon(
+    place: Home, names: Sequence[str], grace: float | None, *, quiet: bool, as_json: bool
+) -> int:
     """End what a dead daemon left behind: only what provably is of this home."""
     known = known_names(place)
     if names and known:
         check_names(names, known)
     grace = DEFAULT_GRACE if grace is None else grace
     ended = [*_end_containers(place, names, grace), *_end_processes(place, names, grace)]
-    for is_gone, text in ended:
-        if not is_gone or not quiet:
-            (sys.stdout if is_gone else sys.stderr).write(f"{escape_line(text)}\n")
-    if not all(is_gone for is_gone, _ in ended):
-        return FAILED
-    if known:
+    is_done = all(answer.ok for answer in ended)
+    if is_done and known:
         _note_stopped(place, names)
-    if not quiet:
+    if as_json:
+        sys.stdout.write(json.dumps({"components": [msgspec.to_builtins(answer) for answer in ended]}) + "\n")
+    for answer in ended:
+        if not as_json and (not answer.ok or not quiet):
+            (sys.stdout if answer.ok else sys.stderr).write(f"{escape_line(answer.message)}\n")
+    if is_done and not quiet and not as_json:
         what = f"nothing of {', '.join(names)} is up" if names else "nothing of it is up"
         sys.stdout.write(f"The daemon is not running: {what} (home {escape_line(place.path)}).\n")
-    return OK
+    return OK if is_done else FAILED
 
 
 def _note_stopped(place: Home, names: Sequence[str]) -> None:
@@ -289,20 +294,25 @@ def _note_stopped(place: Home, names: Sequence[str]) -> None:
         note_stopped(place, names)
 
 
-def _end_processes(place: Home, names: Sequence[str], grace: float) -> Iterator[tuple[bool, str]]:
-    """End what is left of processes. Yields, for each life, whether it is gone, and a sentence."""
+def _end_processes(place: Home, names: Sequence[str], grace: float) -> Iterator[_Answer]:
+    """End what is left of processes, and tell of each life how that went."""
     from stigmerd.adapters.identity import end_strays_blocking
 
     spared = _lives_of_others(place, names) if names else set()
     for stray in end_strays_blocking(place.path, grace, keep=spared):
         pids = ", ".join(map(str, stray.pids))
         if stray.gone:
-            yield True, f"Ended {stray.component}, left by a dead daemon ({pids})"
+            yield _gone(stray.component, f"Ended {stray.component}, left by a dead daemon ({pids})")
         else:
-            yield False, f"{stray.component} cannot be killed. Still alive: {pids}"
+            said = f"{stray.component} cannot be killed. Still alive: {pids}"
+            yield _Answer(name=stray.component, state="failed", message=said, survivors=tuple(stray.pids))
 
 
-def _end_containers(place: Home, names: Sequence[str], grace: float) -> Iterator[tuple[bool, str]]:
+def _gone(name: str, said: str) -> _Answer:
+    return _Answer(name=name, state="stopped", ok=True, message=said)
+
+
+def _end_containers(place: Home, names: Sequence[str], grace: float) -> Iterator[_Answer]:
     """The same for containers that the state names."""
     records = read_state(place).components.values()
     left = [r for r in records if r.identity and r.identity.container_id and (not names or r.name in names)]
@@ -315,9 +325,10 @@ def _end_containers(place: Home, names: Sequence[str], grace: float) -> Iterator
         assert record.identity is not None
         try:
             if stop_container(place, record.identity, grace):
-                yield True, f"Stopped the container of {record.name}, left by a dead daemon"
+                yield _gone(record.name, f"Stopped the container of {record.name}, left by a dead daemon")
         except EngineUnavailableError as exc:
-            yield False, f"{record.name} may still run in its container {record.identity.container_id}: {exc}"
+            said = f"{record.name} may still run in its container {record.identity.container_id}: {exc}"
+            yield _Answer(name=record.name, state="failed", message=said)
 
 
 def _lives_of_others(place: Home, names: Sequence[str]) -> set[str]:
@@ -331,7 +342,7 @@ def _lives_of_others(place: Home, names: Sequence[str]) -> set[str]:
 # restart --daemon
 
 
-def restart_daemon(*, home: str | None, timeout: str | None) -> int:
+def restart_daemon(*, home: str | None, timeout: str | None, quiet: bool, as_json: bool) -> int:
     """Replace the daemon's program, and wait until the new one answers."""
     place = find_home(home)
     limit = parse_seconds(timeout, "--timeout")
@@ -349,8 +360,11 @@ def restart_daemon(*, home: str | None, timeout: str | None) -> int:
         with reached(place) as client:
             after = fetch_status(client).daemon
         if after is not None and before is not None and after.started_at != before.started_at:
-            version = escape_line(after.version)
-            sys.stdout.write(f"The daemon was replaced: stigmerd {version}, pid {after.pid}.{touched}\n")
+            if as_json:
+                sys.stdout.write(json.dumps({"pid": after.pid, "version": after.version}) + "\n")
+            elif not quiet:
+                version = escape_line(after.version)
+                sys.stdout.write(f"The daemon was replaced: stigmerd {version}, pid {after.pid}.{touched}\n")
             return OK
         time.sleep(TICK)
     raise CommandError(f"The daemon was asked to replace itself and has not. Look at its log: {daemon_log(place)}")
@@ -371,7 +385,7 @@ def _touched(client: Client) -> str:
 # signal
 
 
-def signal(name: str, names: Sequence[str], *, home: str | None) -> int:
+def signal(name: str, names: Sequence[str], *, home: str | None, quiet: bool, as_json: bool) -> int:
     """Send a signal to the leaders of components."""
     full = name.upper() if name.upper().startswith("SIG") else f"SIG{name.upper()}"
     if full not in signals.Signals.__members__:
@@ -383,21 +397,49 @@ def signal(name: str, names: Sequence[str], *, home: str | None) -> int:
     place = find_home(home)
     with reached(place) as client:
         fetch_status(client, names)
-        answers = _answers(client.call("signal", names=list(names), signal=full))
+        result = client.call("signal", names=list(names), signal=full)
+    answers = _answers(result)
+    if as_json:
+        sys.stdout.write(json.dumps(result) + "\n")
     for answer in answers:
         said = f"{answer.name}: {full} sent" if answer.ok else f"{answer.name}: {answer.message or answer.state}"
-        (sys.stdout if answer.ok else sys.stderr).write(f"{escape_line(said)}\n")
+        if not answer.ok or not (quiet or as_json):
+            (sys.stdout if answer.ok else sys.stderr).write(f"{escape_line(said)}\n")
     return OK if all(answer.ok for answer in answers) else FAILED
 
 
 # wait
 
 
-def wait(names: Sequence[str], *, condition: str, home: str | None, timeout: str | None) -> int:
+def wait(
+    names: Sequence[str], *, condition: str, home: str | None, timeout: str | None, quiet: bool, as_json: bool
+) -> int:
     """Wait for a condition. 1 when the time is over, or at once when a component has failed."""
     place = find_home(home)
     limit = parse_seconds(timeout, "--timeout")
     limit = START_TIMEOUT if limit is None else limit
+    left = _wait_for(place, names, condition, limit)
+    if left is None and not (quiet or as_json):
+        sys.stdout.write(f"The daemon is not running: nothing of it is up (home {escape_line(place.path)}).\n")
+    missing = {component.name: component for component in left or ()}
+    if as_json:
+        told = [{"name": name, "state": c.state, "message": c.reason or c.last_error} for name, c in missing.items()]
+        sys.stdout.write(json.dumps({"for": condition, "missing": told}) + "\n")
+    for component in missing.values():
+        why = component.reason or component.last_error or ""
+        text = f"not {condition} after {limit:g} s{f': {why}' if why else ''}"
+        sys.stderr.write(_complaint(component.name, component.state, text, component) + "\n")
+    return FAILED if missing else OK
+
+
+def _wait_for(
+    place: Home, names: Sequence[str], condition: str, limit: float
+) -> list[ComponentDocument] | None:
+    """What is not as asked after ``limit`` seconds; None where nothing is up because no daemon runs.
+
+    Raises:
+        CommandError: as `_wait_connected`; and no daemon runs, where somebody has to be up.
+    """
     deadline = time.monotonic() + limit
     left: list[ComponentDocument] = []
     while True:
@@ -405,22 +447,17 @@ def wait(names: Sequence[str], *, condition: str, home: str | None, timeout: str
             with explained(place), open_client(place) as client:
                 left = _wait_connected(client, names, condition, deadline)
             if not left:
-                return OK
+                return left
         except CommandError as exc:
             if exc.exit_code == NOT_RUNNING and condition == "stopped":
                 left = _left_alive(place, names)
                 if not left:
-                    return _say_nothing_runs(place)
+                    return None
             elif not isinstance(exc.__cause__, ConnectionLostError):
                 raise
         if time.monotonic() >= deadline:
-            break
+            return left
         time.sleep(TICK)
-    for component in left:
-        why = component.reason or component.last_error or ""
-        text = f"not {condition} after {limit:g} s{f': {why}' if why else ''}"
-        sys.stderr.write(_complaint(component.name, component.state, text, component) + "\n")
-    return FAILED
 
 
 def _left_alive(place: Home, names: Sequence[str]) -> list[ComponentDocument]:
@@ -433,11 +470,6 @@ def _left_alive(place: Home, names: Sequence[str]) -> list[ComponentDocument]:
         for component in last_known(place, names).components
         if component.alive
     ]
-
-
-def _say_nothing_runs(place: Home) -> int:
-    sys.stdout.write(f"The daemon is not running: nothing of it is up (home {escape_line(place.path)}).\n")
-    return OK
 
 
 def _wait_connected(

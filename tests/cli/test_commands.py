@@ -193,7 +193,26 @@ def test_ctrl_c_ends_a_client_with_130_and_hurts_nothing(running: Stack) -> None
         screen.read_to_end()
         assert screen.process.returncode == 130
         assert b"Traceback" not in screen.seen
+        assert screen.seen.replace(b"^C", b"").strip().endswith(b"goes on: stigmer server status")
     assert running.cli("status").returncode == 0
+
+
+def test_ctrl_c_in_a_start_leaves_the_daemon_and_what_it_starts(empty: Stack) -> None:
+    empty.configure(
+        '[component.slow]\ncommand = ["sleep", "1000"]\n'
+        'startup = { exec = { command = ["false"] }, failure_threshold = 1000 }\n'
+    )
+    with terminal("server", "start", "--home", str(empty.home)) as screen:
+        screen.read_until(b"slow")
+        pressed = time.monotonic()
+        screen.type(b"\x03")
+        screen.read_to_end()
+        assert screen.process.returncode == 130
+        assert screen.echoes()
+    assert time.monotonic() - pressed < 10.0
+    assert screen.seen.count(b"Interrupted.") == 1
+    assert b"Traceback" not in screen.seen
+    assert empty.component("slow")["state"] == "starting"
 
 
 # logs and events

@@ -17,7 +17,7 @@ DOCS = Path(__file__).parents[2] / "docs"
 
 
 def test_status_document_is_shown_with_every_key() -> None:
-    (example,) = re.findall(r"```json\n(.*?)```", (DOCS / "documents.md").read_text(), re.DOTALL)
+    example = re.findall(r"```json\n(.*?)```", (DOCS / "json.md").read_text(), re.DOTALL)[0]
     plain = json.loads(example)
     assert json.loads(json.dumps(to_plain(msgspec.convert(plain, StatusDocument)))) == plain
 

@@ -1,0 +1,48 @@
+"""What a shell completes where a component's name is to stand.
+
+A running daemon knows the names and how they are; else the state of the last one, else the
+configuration. Whatever goes wrong completes to nothing: nobody wants an error while typing.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from contextlib import suppress
+
+from stigmerd.adapters.home import Home, HomeError, default_home
+from stigmerd.control.client import ControlError, connect
+
+PATIENCE = 0.5
+"""Seconds that a daemon has to answer: less than it takes to type the name."""
+
+
+def component_names(home: str | None) -> dict[str, str]:
+    """The names, each with how the component is, where that is known."""
+    with suppress(HomeError, OSError):
+        place = Home.at(home if home is not None else default_home(os.environ))
+        place.check()
+        return _running(place) or _recorded(place) or _configured(place)
+    return {}
+
+
+def _running(place: Home) -> dict[str, str]:
+    with suppress(ControlError), connect(place.path, timeout=PATIENCE) as client:
+        components = client.call("status", deadline=time.monotonic() + PATIENCE)["components"]
+        return {str(component["name"]): str(component["state"]) for component in components}
+    return {}
+
+
+def _recorded(place: Home) -> dict[str, str]:
+    from stigmerd.adapters.store import read_state
+
+    return dict.fromkeys(read_state(place).components, "")
+
+
+def _configured(place: Home) -> dict[str, str]:
+    from stigmerd.config.load import load_stack
+    from stigmerd.config.problems import ConfigError
+
+    with suppress(ConfigError):
+        return dict.fromkeys(load_stack(None, home=place.path, environ=os.environ).components, "")
+    return {}
