@@ -57,7 +57,8 @@ def make_program(path: Path) -> Path:
 def told(home: Stack, component: str) -> tuple[list[str], dict[str, str]]:
     """The arguments and the environment that a program was called with."""
     path = home.home / f"{component}.json"
-    argv, environment = wait_until(lambda: json.loads(path.read_text()) if path.exists() else None)
+    wait_until(path.exists)
+    argv, environment = json.loads(path.read_text())
     return argv, environment
 
 
