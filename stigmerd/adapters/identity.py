@@ -144,14 +144,16 @@ def _is_of_our_user(pid: int) -> bool:
     return os.geteuid() == 0 or not proc.HAS_PROCFS or proc.owner_of(pid) == os.geteuid()
 
 
-def end_strays_blocking(home: str, grace: float, *, keep: Collection[str] = (), only: str | None = None) -> list[Stray]:
+def end_strays_blocking(
+    home: str, grace: float, *, keep: Collection[str] = (), only: str | None = None, probe: str | None = None
+) -> list[Stray]:
     """End everything that a dead daemon of this home left, but for the lives whose nonces are in ``keep``.
 
     Processes are asked by SIGTERM and have ``grace`` seconds; then all is killed, in at most
     ``STRAY_LIMIT`` seconds. The commands of a dead daemon's probes are never kept. ``only`` is the
-    nonce of a life, to end what is left of that one alone.
+    nonce of a life, to end what is left of that one alone; with ``probe``, of that command beside it.
     """
-    hunt = _Hunt(home, frozenset(keep), only)
+    hunt = _Hunt(home, frozenset(keep), only, probe)
     if grace > 0:
         hunt.ask(time.monotonic() + grace)
     hunt.kill(time.monotonic() + STRAY_LIMIT)
@@ -170,11 +172,12 @@ class _Trace:
 class _Hunt:
     """One search for strays: by their marks, and by the leaves that they were born in."""
 
-    def __init__(self, home: str, keep: frozenset[str], only: str | None) -> None:
+    def __init__(self, home: str, keep: frozenset[str], only: str | None, probe: str | None) -> None:
         self._home = home
         self._homes = {home, os.path.realpath(home)}
         self._keep = keep
         self._only = only
+        self._probe = probe
         self._traces: dict[str, _Trace] = {}
         self._marked: list[proc.Seen] = []
         self._leaves: set[cgroup.Leaf] = set()
@@ -240,7 +243,7 @@ class _Hunt:
 
     def _is_stray(self, nonce: str, probe: str | None) -> bool:
         if self._only is not None:
-            return nonce == self._only
+            return nonce == self._only and self._probe in {None, probe}
         return probe is not None or nonce not in self._keep
 
     def _note(self, component: str, nonce: str, pids: list[int]) -> None:

@@ -44,8 +44,12 @@ REFUSAL_SPAN = 75.0
 """Seconds for which a refusal is a present problem, unless the next attempt goes well: longer than any backoff
 that is usual."""
 
-COMMAND_KILL_BOUND = 1.0
+COMMAND_KILL_BOUND = 5.0
 """Seconds in which the tree of a cancelled command has to be dead; what hangs in the kernel is left."""
+
+FAREWELL_BOUND = 0.05
+"""Seconds that a cancelled command takes longer than it was given: no attempt of a probe outlives its limit
+by more. Where all processes have to be looked at, the end of its tree can take longer, and goes on by itself."""
 
 TAIL_CHARS = 256
 TAIL_BYTES = 4 * TAIL_CHARS
@@ -97,9 +101,10 @@ class ProcessLauncher:
         self._reserve = Reserve()
         self.scans = Scans(self._reserve)
         self._spawner = Spawner(self._environment, self.children) if platform.spawner else None
+        self._tasks: trio.Nursery | None = None
 
     async def serve(self) -> None:
-        """Reap the orphans that lives leave to us, keep the spawner and what is held back, until cancelled."""
+        """Reap orphans of lives, end commands, keep the spawner and what is held back, until cancelled."""
         with self._reserve:
             await self._serve()
 
@@ -107,7 +112,20 @@ class ProcessLauncher:
         async with trio.open_nursery() as tasks:
             if self._spawner is not None:
                 tasks.start_soon(self._spawner.serve)
-            await reap_orphans(self.children)
+            self._tasks = tasks
+            try:
+                await reap_orphans(self.children)
+            finally:
+                self._tasks = None
+
+    async def put_down(self, kin: Kin, gone: trio.Event) -> None:
+        """End the tree of a command that was cut off; what takes longer than a moment goes on after this returns."""
+        work: Callable[[], Awaitable[None]] = partial(_end_command, kin, gone)
+        if self._tasks is not None:  # else this program is about to end, and what is left is a stray to the next
+            self._tasks.start_soon(_end_command, kin, gone)
+            work = gone.wait
+        with trio.move_on_after(FAREWELL_BOUND, shield=True):  # bounded by that
+            await work()
 
     def close(self) -> None:
         """Remove the folder of the leaves, unless a life goes on in it."""
@@ -222,8 +240,8 @@ class ProcessLauncher:
     def _end(self, nonce: str, probe: str | None, spawned: Spawned) -> None:
         """End, in its thread, what came to be after it was given up."""
         spawning.end(spawned, self.children)
-        if probe is None and not spawned.sealed:
-            identity.end_strays_blocking(self.home, 0, only=nonce)
+        if not spawned.sealed:
+            identity.end_strays_blocking(self.home, 0, only=nonce, probe=probe)
 
     async def _hunt(self, *, keep: Collection[str], only: str | None) -> list[Stray]:
         hunt = partial(identity.end_strays_blocking, self.home, 0, keep=frozenset(keep), only=only)
@@ -266,6 +284,8 @@ class ProcessLife:
         self._leaf = leaf
         self._began = began
         self._commands: set[str] = set()
+        self._ending: dict[tuple[str, ...], trio.Event] = {}
+        """Set once the tree of a command that was cut off is dead: it never runs twice at once."""
         self._kin = Kin(leader, leaf, sealed=sealed, is_member=self._is_member, scans=launcher.scans)
 
     @property
@@ -325,6 +345,8 @@ class ProcessLife:
 
         It is no member of the life while it runs. What it leaves behind is.
         """
+        if tuple(command) in self._ending:
+            await self._ending[tuple(command)].wait()
         probe = secrets.token_hex(8)
         try:
             pipe = _Pipe()
@@ -336,7 +358,7 @@ class ProcessLife:
             spawned = await self._launcher.spawn(
                 self._order, command, pipe.lend, owner=f"{self._order.spec.name} {command[0]}", probe=probe
             )
-            return await self._attend(spawned, probe, pipe)
+            return await self._attend(spawned, tuple(command), probe, pipe)
         finally:
             pipe.close()
             self._commands.discard(probe)
@@ -354,7 +376,7 @@ class ProcessLife:
         is_ours = marks.home in self._launcher.homes and marks.nonce == self._order.nonce
         return is_ours and marks.probe not in self._commands
 
-    async def _attend(self, spawned: Spawned, probe: str, pipe: _Pipe) -> CommandResult:
+    async def _attend(self, spawned: Spawned, command: tuple[str, ...], probe: str, pipe: _Pipe) -> CommandResult:
         leader = Leader.of(spawned, self._launcher.children)
         kin = Kin(
             leader,
@@ -366,19 +388,29 @@ class ProcessLife:
         try:
             await pipe.read_until(leader.wait_over)
         finally:
-            # The shield is bounded. After an ordinary end, what is in the group or leaf is all that
-            # is ended; only where the command was cut off is it worth looking at every process.
-            with trio.move_on_after(COMMAND_KILL_BOUND, shield=True):
-                if leader.is_over():
-                    kin.strike()
-                else:
-                    await kin.kill()
-                await kin.release()
+            if leader.is_over():
+                # What is in the group or leaf is all that is ended: looking at every process is for
+                # commands that were cut off.
+                kin.strike()
+                with trio.move_on_after(FAREWELL_BOUND, shield=True):  # bounded by that
+                    await kin.release()
+            else:
+                gone = self._ending[command] = trio.Event()
+                await self._launcher.put_down(kin, gone)
         return CommandResult(status=leader.status, tail=pipe.tail)
 
     async def _measure(self) -> tuple[dict[int, float], int]:
         pids = await self._kin.pids()
         return await self._launcher.scans.in_thread(partial(_measure, pids))
+
+
+async def _end_command(kin: Kin, gone: trio.Event) -> None:
+    try:
+        with trio.move_on_after(COMMAND_KILL_BOUND):
+            await kin.kill()
+            await kin.release()
+    finally:
+        gone.set()
 
 
 class _Pipe:

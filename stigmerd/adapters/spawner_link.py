@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -51,8 +52,8 @@ class Spawner:
         self._started = trio.Event()
         self._full = trio.Lock()
         self._is_usable = True
-        self._left: dict[str, trio.Event] = {}
-        """By owner: what was given up before it ended."""
+        self._left: defaultdict[str, list[trio.Event]] = defaultdict(list)
+        """By owner: what was given up and has not ended yet; more than one where several spawned at once."""
         self._ahead: dict[str, _Birth] = {}
         """By leaf: what was begun, and is not asked for yet."""
 
@@ -78,8 +79,8 @@ class Spawner:
             SpawnFailedError: there is none; the message has the path and the reason.
         """
         birth = self._ahead.pop(leaf.path, None)
-        while birth is None and (left := self._left.get(owner)) is not None:
-            await left.wait()
+        while birth is None and (left := self._left[owner]):
+            await left[0].wait()
         message = _message(blueprint)
         if birth is None and not self._may_take(message):
             return None
@@ -97,7 +98,7 @@ class Spawner:
     def begin(self, owner: str, blueprint: Blueprint, leaf: Leaf) -> None:
         """Send an order at once, if nothing is in the way; :meth:`spawn`, which has to follow, goes on from there."""
         link, message = self._socket, _message(blueprint)
-        if link is None or owner in self._left or not self._may_take(message):
+        if link is None or self._left[owner] or not self._may_take(message):
             return
         with suppress(SpawnFailedError, BrokenPipeError, ConnectionResetError):  # spawn meets it again, and tells
             birth = _Birth.of(blueprint, leaf, self._children)
@@ -128,7 +129,8 @@ class Spawner:
 
     def _leave(self, owner: str, birth: _Birth) -> None:
         """End what was given up, in a thread, as it may hang."""
-        left = self._left[owner] = trio.Event()
+        left = trio.Event()
+        self._left[owner].append(left)
         token = trio.lowlevel.current_trio_token()
 
         def forget(_: object) -> None:
@@ -143,7 +145,7 @@ class Spawner:
             self._forget(owner, left)
 
     def _forget(self, owner: str, left: trio.Event) -> None:
-        del self._left[owner]
+        self._left[owner].remove(left)
         left.set()
 
     async def _send(self, birth: _Birth, message: bytes) -> None:

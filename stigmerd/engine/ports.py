@@ -122,7 +122,8 @@ class Life(Protocol):
     async def run(self, command: Sequence[str]) -> CommandResult:
         """Run a hook or an exec probe in the environment and folder of this life.
 
-        Cancelling it kills the command's whole process tree before it returns.
+        Cancelling it kills the command's whole process tree. It returns soon all the same: what cannot
+        be killed in a moment is killed after that.
 
         Raises:
             SpawnFailedError: the command did not come to be.

@@ -110,6 +110,19 @@ async def test_order_that_was_given_up_before_it_was_read_leaves_nothing_alive(a
     await wait_until(lambda: not os.path.exists(_leaf(at, "1-late").path))
 
 
+async def test_orders_of_one_owner_may_be_given_up_at_once(at: Bench) -> None:
+    helper = await _helper(at)
+    helper.suspend()
+    late = [f"1-late{number}" for number in range(3)]
+    with trio.move_on_after(0.05):
+        async with trio.open_nursery() as nursery:
+            for nonce in late:
+                nursery.start_soon(at.launcher.launch, at.order("sleep", "60", nonce=nonce))
+    helper.resume()
+    await wait_until(lambda: not any(os.path.exists(_leaf(at, nonce).path) for nonce in late))
+    await end(await at.launch("true"))
+
+
 async def test_child_that_hangs_before_its_exec_is_killed_and_holds_up_nobody(at: Bench) -> None:
     leaf = _leaf(at, "1-hung")
     _freeze(leaf)
