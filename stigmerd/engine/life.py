@@ -74,7 +74,7 @@ class Tenure:
         if not self._calm.cancel_called:  # after a bug it is run once more, to end
             with self._calm:
                 await self._watch()
-        over = await self._kill() if self._exited.is_set() else await self._end()
+        over = await self._clear_up() if self._exited.is_set() else await self._end()
         if over:
             await self._bury()
         return Ended(over=over, status=self._status, survivors=() if over else await self._survivors())
@@ -86,6 +86,19 @@ class Tenure:
             over = await self._kill()
             tasks.cancel_scope.cancel()
         return over
+
+    async def _clear_up(self) -> bool:
+        """End what a leader that ended by itself has left.
+
+        Nobody waits for that, and a look at everything that takes long, on a machine that is swamped or
+        with an engine that is away, does not mean that something cannot be killed: only who is seen does.
+        """
+        bound = KILL_BOUND
+        while not await self._kill(bound):
+            if await self._survivors():
+                return False
+            bound *= 2  # a look that was cut short begins anew
+        return True
 
     async def wait_over(self) -> ExitStatus | None:
         """Wait for the death of what could not be killed, and bury it."""
@@ -110,7 +123,7 @@ class Tenure:
             await self._pre_stop()
             await self.life.terminate(self._policy.signal)
             await self.life.wait_gone()
-        if self._grace.cancelled_caught and (not self._exited.is_set() or await self.life.survivors()):
+        if self._grace.cancelled_caught and (not self._exited.is_set() or await self._survivors()):
             self._on_kill()
 
     async def _pre_stop(self) -> None:
@@ -123,12 +136,12 @@ class Tenure:
         with suppress(SpawnFailedError):
             await self.life.run(self._policy.pre_stop or ())
 
-    async def _kill(self) -> bool:
-        with trio.move_on_after(KILL_BOUND) as bound:
+    async def _kill(self, bound: float = KILL_BOUND) -> bool:
+        with trio.move_on_after(bound) as scope:
             await self.life.kill()
             if not self._exited.is_set():  # a wait for what is so already is a scheduling round
                 await self._exited.wait()
-        return not bound.cancelled_caught
+        return not scope.cancelled_caught
 
     async def _survivors(self) -> tuple[int, ...]:
         survivors: tuple[int, ...] = ()

@@ -28,6 +28,7 @@ from stigmerd.engine.component import Component
 from stigmerd.engine.journal import Journal
 from stigmerd.engine.operations import Answer
 from stigmerd.engine.ports import World
+from stigmerd.engine.telling import unkillable
 from stigmerd.engine.turns import Turns
 
 START_TIMEOUT = 60.0
@@ -254,8 +255,7 @@ class Supervisor:
         running = [n for n in dependents(name, self._specs) if self._components[n].view.state.has_life]
         if not over:
             pids = view.survivors or ((view.identity.pid,) if view.identity and view.identity.pid else ())
-            what = ", ".join(f"pid {pid}" for pid in pids) or "its container"
-            message = f"cannot be killed: {what}; log: {view.log}"
+            message = f"{unkillable(view, pids)}; log: {view.log}"
             return Answer(name=name, state=view.shown, ok=False, message=message, survivors=pids)
         message = f"still running and depending on it: {', '.join(running)}" if running else ""
         return Answer(name=name, state=view.shown, ok=True, message=message)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from stigmerd.core.exit_status import ExitStatus
@@ -150,9 +151,17 @@ def failure(view: View, new: State, condemned: Condemnation | None) -> tuple[str
         case FailedBecause.FATAL_EXIT:
             return "fatal_exit", f"{last}; restarting cannot help"
         case FailedBecause.UNKILLABLE:
-            pids = ", ".join(f"pid {pid}" for pid in view.survivors)
-            return "unkillable", f"cannot be killed: {pids or 'its container'}"
+            return "unkillable", unkillable(view, view.survivors)
         case FailedBecause.TRIAL:
             return "trial", f"the trial failed: {last}"
         case _:
             return failure_reason(view, condemned), f"{last}; restart policy {policy.when.value!r} ends here"
+
+
+def unkillable(view: View, pids: Sequence[int]) -> str:
+    """What a stop could not end, as far as it can be told."""
+    if pids:
+        return f"cannot be killed: {', '.join(f'pid {pid}' for pid in pids)}"
+    if view.spec.kind == "container":
+        return "its container cannot be killed"
+    return "whether all of it is dead could not be told in time"

@@ -38,7 +38,8 @@ class Program:
 
     ``lives_for`` seconds until it exits by itself with ``status`` (None: never). ``dies_after``
     seconds from the stop signal to the exit (None: it ignores the signal). ``spawn_takes`` seconds.
-    ``child_outlives`` seconds that a descendant goes on after the leader's exit. ``kill_takes`` seconds.
+    ``child_outlives`` seconds that a descendant goes on after the leader's exit. ``kill_takes`` seconds;
+    ``look_takes`` seconds until the survivors are known.
     """
 
     lives_for: float | None = None
@@ -47,6 +48,7 @@ class Program:
     spawn_takes: float = 0.0
     child_outlives: float | None = 0.0
     kill_takes: float = 0.0
+    look_takes: float = 0.0
     unkillable: bool = False
     spawn_error: str | None = None
     shut: Shut | None = None
@@ -131,7 +133,7 @@ class FakeLife:
         self._gone.set()
 
     async def survivors(self) -> tuple[int, ...]:
-        await trio.lowlevel.checkpoint()
+        await trio.sleep(self._program.look_takes)
         return () if self._gone.is_set() else (self._identity.pid or 0,)
 
     async def release(self) -> None:
