@@ -54,6 +54,7 @@ from stigmerd.core.status import (
 )
 from stigmerd.daemon_log import FileHandler, log_entry, set_level
 from stigmerd.engine.board import View
+from stigmerd.engine.component import Component
 from stigmerd.engine.journal import rfc3339
 from stigmerd.engine.operations import Answer, EventFeed, Refusal, RefusedError
 from stigmerd.engine.ports import Life, World
@@ -520,7 +521,9 @@ class Daemon:
         if verbose:
             async with trio.open_nursery() as looks:
                 for name in known:
-                    looks.start_soon(self._measure, documents[name], usage)
+                    life = self._supervisor.component(name).life
+                    if life is not None:
+                        looks.start_soon(self._measure, life, documents[name], usage)
         components = tuple(usage.get(name, documents[name]) for name in known)
         return StatusDocument(
             daemon=self._daemon_document(), healthy=is_stack_healthy(components), components=components
@@ -532,10 +535,7 @@ class Daemon:
         note = component.life.note if component.life is not None else ""
         return document if document.reason or not note else msgspec.structs.replace(document, reason=note)
 
-    async def _measure(self, document: ComponentDocument, measured: dict[str, ComponentDocument]) -> None:
-        life = self._supervisor.component(document.name).life
-        if life is None:
-            return
+    async def _measure(self, life: Life, document: ComponentDocument, measured: dict[str, ComponentDocument]) -> None:
         with trio.move_on_after(USAGE_BOUND):
             usage = await life.usage()
             measured[document.name] = msgspec.structs.replace(
@@ -596,10 +596,11 @@ class Daemon:
         if name in FORBIDDEN_SIGNALS or name not in signals.Signals.__members__:
             known = "`stop --now` kills" if name == "SIGKILL" else "give a name such as HUP or USR1"
             raise RefusedError(Refusal.FAILED, f"{signal} cannot be sent: {known}")
-        return tuple([await self._signal_one(component, name) for component in self._known(names)])
+        components = [self._supervisor.component(known) for known in self._known(names)]
+        return tuple([await self._signal_one(component, name) for component in components])
 
-    async def _signal_one(self, name: str, signal: str) -> Answer:
-        component = self._supervisor.component(name)
+    async def _signal_one(self, component: Component, signal: str) -> Answer:
+        name = component.name
         life: Life | None = component.life
         state = component.view.state.shown
         if life is None or not life.is_alive():

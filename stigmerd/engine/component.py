@@ -150,6 +150,8 @@ class Component:
         self._told_exit: Entry | None = None
         """The exit of the present life, where the last daemon wrote it down and died before it was in the state."""
         self._unsaved = restored is None
+        self.is_retired = False
+        """Whether it has left the configuration: it takes nothing in any more."""
         self._definition = spec.definition
         self._view = restored or unborn_view(spec, world.logs.path(spec.name), world.state.last_life(spec.name))
         world.logs.rule(spec.name, spec.log)
@@ -157,6 +159,11 @@ class Component:
         self._save()  # what is never started is known to whoever asks when no daemon runs
 
     # What the outside may do.
+
+    @property
+    def name(self) -> str:
+        """What the configuration calls it."""
+        return self._spec.name
 
     @property
     def view(self) -> View:
@@ -199,6 +206,11 @@ class Component:
         self._post(message)
         await message.taken.wait()
 
+    def retire(self) -> None:
+        """Take nothing in any more: whoever still asks gets the component as it is."""
+        self.is_retired = True
+        self._dismiss_mail()
+
     def follow(self) -> None:
         """Tell that a dependency began a new life."""
         self._post(Ask(event=Event.FOLLOW, reason="dependency", taken=trio.Event()))
@@ -233,10 +245,7 @@ class Component:
         self._teller.line(f"Failed {self._spec.name}: {error}")
         self._show(state=state, note=error, last_error=error, identity=None)
         self._save()
-        for message in self._mail:
-            if not isinstance(message, Seen):
-                message.taken.set()
-        self._mail.clear()
+        self._dismiss_mail()
 
     async def _end_at_once(self) -> None:
         tenure = self._tenure
@@ -281,6 +290,14 @@ class Component:
     def _post(self, message: Message) -> None:
         self._mail.append(message)
         self._arrived.set()
+        if self.is_retired:
+            self._dismiss_mail()
+
+    def _dismiss_mail(self) -> None:
+        for message in self._mail:
+            if not isinstance(message, Seen):
+                message.taken.set()
+        self._mail.clear()
 
     def _saw(self, then: Callable[[], None]) -> None:
         self._post(Seen(life=self._state.life, then=then))

@@ -7,7 +7,7 @@ own business.
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 
 import trio
@@ -62,6 +62,8 @@ class Supervisor:
         self._scopes: dict[str, trio.CancelScope] = {}
         self._nursery: trio.Nursery | None = None
         self._closing = False
+        self._leaving: frozenset[str] = frozenset()
+        """What a reload is about to remove: nothing of it may begin once it was stopped."""
         self._restored = restored
 
     @property
@@ -102,7 +104,7 @@ class Supervisor:
             self.journal,
             self._turns,
             on_new_life=self._tell_dependents,
-            is_closing=lambda: self._closing,
+            is_closing=lambda: self._closing or spec.name in self._leaving,
             restored=restored,
         )
         self._components[spec.name] = component
@@ -111,7 +113,7 @@ class Supervisor:
 
     def _remove(self, name: str) -> None:
         self._scopes.pop(name).cancel()
-        del self._components[name]
+        self._components.pop(name).retire()
         self.board.remove(name)
         self._world.state.forget(name)
 
@@ -141,22 +143,21 @@ class Supervisor:
     async def start(self, names: Iterable[str], reason: str, timeout: float | None = None) -> tuple[Answer, ...]:
         """Start components after those of their dependencies that are stopped or failed, and wait for them."""
         named = tuple(names)
-        asked: dict[str, View] = {}
-        for name in with_dependencies(named, self._specs):
-            component = self._components[name]
-            down = component.view.phase in {Phase.DOWN, Phase.FAILED}
-            if name in named or down:
-                asked[name] = await component.ask(Event.UP, reason)
-        limit = START_TIMEOUT if timeout is None else timeout
-        return await self._wait_up({name: asked[name] for name in named}, limit)
+        # Held here, because a reload may remove what has not been asked yet.
+        components = [self._components[name] for name in with_dependencies(named, self._specs)]
+        asked: dict[Component, View] = {}
+        for component in components:
+            if component.name in named:
+                asked[component] = await component.ask(Event.UP, reason)
+            elif component.view.phase in {Phase.DOWN, Phase.FAILED}:
+                await component.ask(Event.UP, reason)
+        return await self._wait_up(asked, START_TIMEOUT if timeout is None else timeout)
 
     async def begin(self, names: Iterable[str], reason: str | None, *, resuming: Collection[str] = ()) -> None:
         """Want components up, and wait for nothing. Those in ``resuming`` were stopped to come up again,
         and stay down if somebody has asked for that since."""
-        chosen = set(names)
-        for name in start_order(self._specs):
-            if name in chosen:
-                await self._components[name].ask(Event.UP, reason, resumes=name in resuming)
+        for component in self._in_order(names):
+            await component.ask(Event.UP, reason, resumes=component.name in resuming)
 
     async def stop(
         self, names: Iterable[str], reason: str, cap: float | None = None, *, returning: Collection[str] = ()
@@ -167,34 +168,42 @@ class Supervisor:
         by the next daemon should this one die before.
         """
         named = frozenset(names)
+        components = {name: self._components[name] for name in self._specs if name in named}
         answers: dict[str, Answer] = {}
-        done = {name: trio.Event() for name in named}
+        done = {name: trio.Event() for name in components}
 
         async def stop_one(name: str) -> None:
             for other in dependents(name, self._specs):
                 if other in done:
                     await done[other].wait()
-            answers[name] = await self._stop_one(name, reason, cap, returns=name in returning)
+            answers[name] = await self._stop_one(components[name], reason, cap, returns=name in returning)
             done[name].set()
 
         async with trio.open_nursery() as stops:
             for name in stop_order(self._specs):
-                if name in named:
+                if name in components:
                     stops.start_soon(stop_one, name)
-        return tuple(answers[name] for name in self._specs if name in named)
+        return tuple(answers[name] for name in components)
 
     async def restart(
         self, names: Iterable[str], reason: str, timeout: float | None = None, cap: float | None = None
     ) -> tuple[Answer, ...]:
         """Stop and start at once, with an empty budget: one in a single step, several in order."""
-        named = tuple(name for name in start_order(self._specs) if name in set(names))
+        components = self._in_order(names)
         limit = START_TIMEOUT if timeout is None else timeout
-        if len(named) == 1:
-            (name,) = named
-            return await self._wait_up({name: await self._components[name].ask(Event.BOUNCE, reason, cap)}, limit)
+        if len(components) == 1:
+            (component,) = components
+            return await self._wait_up({component: await component.ask(Event.BOUNCE, reason, cap)}, limit)
+        named = [component.name for component in components]
         await self.stop(named, reason, cap, returning=named)
-        asked_all = {name: await self._components[name].ask(Event.UP, reason, resumes=True) for name in named}
-        return await self._wait_up(asked_all, limit)
+        asked = {component: await component.ask(Event.UP, reason, resumes=True) for component in components}
+        return await self._wait_up(asked, limit)
+
+    def _in_order(self, names: Iterable[str]) -> list[Component]:
+        """The components, dependencies first. Who waits between two of them holds on to these: a reload
+        may remove some meanwhile."""
+        chosen = set(names)
+        return [self._components[name] for name in start_order(self._specs) if name in chosen]
 
     def plan(self, specs: Mapping[str, ComponentSpec]) -> Change:
         """What going over to a new configuration does. Only what is wanted up is restarted."""
@@ -208,9 +217,11 @@ class Supervisor:
         """Go over to a new configuration, as planned. Returns once everything is under way."""
         up = {*(n for n in change.added if specs[n].enabled), *change.started, *change.restarted}
         leave = (*change.removed, *change.restarted, *change.stopped)
+        self._leaving = frozenset(change.removed)
         await self.stop(leave, "reload", returning=change.restarted)
         for name in change.removed:
             self._remove(name)
+        self._leaving = frozenset()
         self._specs = dict(specs)
         for name in change.added:
             self._add(specs[name], None)
@@ -227,21 +238,21 @@ class Supervisor:
         self._closing = True
         # Wanted up by the operator still: a daemon that dies now must not leave half of it stopped.
         wanted = [name for name, component in self._components.items() if component.is_wanted]
-        lifeless = [name for name, component in self._components.items() if not component.view.state.has_life]
-        for name in lifeless:
-            await self._components[name].ask(Event.DOWN, "shutdown", cap, returns=name in wanted)
+        lifeless = [component for component in self._components.values() if not component.view.state.has_life]
+        for component in lifeless:
+            await component.ask(Event.DOWN, "shutdown", cap, returns=component.name in wanted)
         return await self.stop(self._components, "shutdown", cap, returning=wanted)
 
     async def hurry(self) -> None:
         """Cut all graces to 0."""
-        for component in self._components.values():
+        for component in list(self._components.values()):
             if component.view.state.has_life:
                 await component.ask(Event.DOWN, "shutdown", 0.0, returns=component.is_wanted)
 
     # Waiting for them.
 
-    async def _stop_one(self, name: str, reason: str, cap: float | None, *, returns: bool) -> Answer:
-        component = self._components[name]
+    async def _stop_one(self, component: Component, reason: str, cap: float | None, *, returns: bool) -> Answer:
+        name = component.name
         view = component.view
         life = view.state.life
         grace = view.spec.stop.grace if cap is None else min(cap, view.spec.stop.grace)
@@ -249,7 +260,7 @@ class Supervisor:
             # Not at once where it is not known yet what an earlier daemon left.
             view = await component.ask(Event.DOWN, reason, cap, returns=returns)
             life = view.state.life
-            view = await self.board.wait_view(name, lambda v: not v.state.has_life or v.state.life != life)
+            await self._wait_view(component, lambda v: not v.state.has_life or v.state.life != life)
         view = component.view
         over = view.state.life != life or not (view.state.has_life or view.survivors)
         running = [n for n in dependents(name, self._specs) if self._components[n].view.state.has_life]
@@ -260,38 +271,29 @@ class Supervisor:
         message = f"still running and depending on it: {', '.join(running)}" if running else ""
         return Answer(name=name, state=view.shown, ok=True, message=message)
 
-    async def _wait_up(self, asked: Mapping[str, View], timeout: float) -> tuple[Answer, ...]:
+    async def _wait_up(self, asked: Mapping[Component, View], timeout: float) -> tuple[Answer, ...]:
         """Wait until each is up or has failed. ``asked``: each as it was when the wish was taken in."""
-        answers: dict[str, Answer] = {}
-
-        async def wait_one(name: str, old: int) -> None:
-            await self.board.wait_view(name, lambda v: _is_settled(v, old))
-            answers[name] = self._up_answer(name, old)
-
+        places = {name: place for place, name in enumerate(self._specs)}
         # What runs now is what was asked for; otherwise only a life that starts after the wish is.
-        lives = {name: 0 if view.phase is Phase.RUNNING else view.started_life for name, view in asked.items()}
+        lives = {c: 0 if view.phase is Phase.RUNNING else view.started_life for c, view in asked.items()}
+
+        async def wait_one(component: Component, old: int) -> None:
+            await self._wait_view(component, lambda v: _is_settled(v, old))
+            answers[component] = _up_answer(component, old)
+
+        answers: dict[Component, Answer] = {}
         with trio.move_on_after(timeout):
             async with trio.open_nursery() as waits:
-                for name, old in lives.items():
-                    waits.start_soon(wait_one, name, old)
-        for name, old in lives.items():
-            answers.setdefault(name, self._late_answer(name, old, timeout))
-        return tuple(answers[name] for name in self._specs if name in answers)
+                for component, old in lives.items():
+                    waits.start_soon(wait_one, component, old)
+        for component, old in lives.items():
+            answers.setdefault(component, _late_answer(component, old, timeout))
+        return tuple(sorted(answers.values(), key=lambda answer: places.get(answer.name, len(places))))
 
-    def _up_answer(self, name: str, old: int) -> Answer:
-        view = self._components[name].view
-        if _is_up(view, old):
-            return Answer(name=name, state=view.shown, ok=True)
-        message = f"{view.note or view.last_error or view.shown}; log: {view.log}"
-        return Answer(name=name, state=view.shown, ok=False, message=message)
-
-    def _late_answer(self, name: str, old: int, timeout: float) -> Answer:
-        view = self._components[name].view
-        if _is_settled(view, old):
-            return self._up_answer(name, old)
-        why = view.note or view.last_error or view.shown
-        message = f"not up after {timeout:g} s: {why}; log: {view.log}"
-        return Answer(name=name, state=view.shown, ok=False, message=message)
+    async def _wait_view(self, component: Component, predicate: Callable[[View], bool]) -> None:
+        """Wait until a component is as ``predicate`` asks; one that has left will not change any more."""
+        if not component.is_retired:
+            await self.board.wait_view(component.name, predicate)
 
     async def _watch_stalls(self) -> None:
         """Write down when the daemon was stopped, starved, or the host slept."""
@@ -302,6 +304,25 @@ class Supervisor:
             if late > STALL_LIMIT:
                 message = f"the daemon or the host did not run for {late:.1f} s"
                 self.journal.record("suspended", message=message, seconds=round(late, 3))
+
+
+def _up_answer(component: Component, old: int) -> Answer:
+    view = component.view
+    if _is_up(view, old):
+        return Answer(name=component.name, state=view.shown, ok=True)
+    why = "it was removed from the configuration" if component.is_retired else view.note or view.last_error
+    return Answer(
+        name=component.name, state=view.shown, ok=False, message=f"{why or view.shown}; log: {view.log}"
+    )
+
+
+def _late_answer(component: Component, old: int, timeout: float) -> Answer:
+    view = component.view
+    if _is_settled(view, old):
+        return _up_answer(component, old)
+    why = view.note or view.last_error or view.shown
+    message = f"not up after {timeout:g} s: {why}; log: {view.log}"
+    return Answer(name=component.name, state=view.shown, ok=False, message=message)
 
 
 def _is_up(view: View, old: int) -> bool:

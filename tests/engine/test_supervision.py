@@ -583,6 +583,42 @@ async def test_component_that_was_removed_and_comes_back_goes_on_numbering_its_l
         assert supervisor.component("b").view.state.life == 2
 
 
+@pytest.mark.parametrize("operation", ["start", "stop", "restart"])
+async def test_what_a_reload_removes_in_the_middle_of_an_operation_is_answered_for(
+    supervise: Supervise, world: FakeWorld, autojump_clock: MockClock, operation: str
+) -> None:
+    world.launcher.programs["slow"] = Program(dies_after=2.0)
+    slow, leaves = component("slow", depends_on={"leaves": Condition.STARTED}), component("leaves")
+    answers: list[Answer] = []
+
+    async def operate() -> None:
+        answers.extend(await getattr(supervisor, operation)(["slow", "leaves"], "operator"))
+
+    async with supervise(leaves, slow) as supervisor, trio.open_nursery() as nursery:
+        await supervisor.start(["slow", "leaves"], "operator")
+        nursery.start_soon(operate)
+        await trio.lowlevel.checkpoint()
+        await reload(supervisor, component("slow"))
+    assert {answer.name for answer in answers} == {"leaves", "slow"}
+    assert all(answer.ok for answer in answers if answer.name == "slow")
+    assert not world.launcher.last("leaves").is_alive()
+
+
+async def test_start_does_not_bring_back_what_a_reload_is_about_to_remove(
+    supervise: Supervise, world: FakeWorld, autojump_clock: MockClock
+) -> None:
+    world.launcher.programs["slow"] = Program(dies_after=2.0)
+    async with supervise(component("leaves"), component("slow")) as supervisor, trio.open_nursery() as nursery:
+        await supervisor.start(["leaves", "slow"], "operator")
+        nursery.start_soon(reload, supervisor)
+        await trio.sleep(1)
+        (answer,) = await supervisor.start(["leaves"], "operator")
+        assert not answer.ok
+        await trio.sleep(5)
+    assert supervisor.board.names() == ()
+    assert len(world.launcher.starts("leaves")) == 1
+
+
 async def test_start_with_no_time_to_wait_finds_what_runs_already(
     supervise: Supervise, world: FakeWorld, autojump_clock: MockClock
 ) -> None:
