@@ -41,7 +41,7 @@ from stigmerd.control.protocol import PROTOCOL
 from stigmerd.control.server import ControlServer, ControlSocketError
 from stigmerd.core.exit_status import ExitStatus
 from stigmerd.core.explain import ExplainReport, build_report
-from stigmerd.core.lifecycle import LIVE_PHASES, Phase
+from stigmerd.core.lifecycle import Phase
 from stigmerd.core.order import Change
 from stigmerd.core.record import DaemonRecord
 from stigmerd.core.spec import StackSpec
@@ -58,7 +58,7 @@ from stigmerd.engine.component import Component
 from stigmerd.engine.journal import rfc3339
 from stigmerd.engine.operations import Answer, EventFeed, Refusal, RefusedError
 from stigmerd.engine.ports import Life, World
-from stigmerd.engine.restore import is_to_return, restored_view
+from stigmerd.engine.restore import DIED_IN_SPAWN, is_to_return, restored_view, untold_end
 from stigmerd.engine.supervisor import Supervisor
 from stigmerd.engine.telling import Teller
 
@@ -107,8 +107,6 @@ LOG_PAUSE = 0.01
 
 LOG_LINES = 20
 """Lines about events that are written in one go."""
-
-LIVE = frozenset(phase.name for phase in LIVE_PHASES - {Phase.SPAWNING})
 
 SAME_SIGNAL = 0.1
 """Seconds in which two signals are one request: timeout(1) signals its child and its group."""
@@ -348,16 +346,20 @@ class Daemon:
         known = self._loaded.components.values()
         records = [r for r in known if r.identity and not (crashed and r.name in self._stack.components)]
         is_lost = self._loaded.daemon is None and self._events.last_seq > 0
-        history = self._events.read_since(0) if records or is_lost else []
-        begun = [(e.component, e.life) for e in history if e.component and e.life and e.event == "starting"]
-        ended = {(e.component, e.life) for e in history if e.event == "exited"}
-        over = [(r.name, r.life) for r in records if r.phase in LIVE or (r.name, r.life) in begun]
+        told: dict[tuple[str, int], set[str]] = {}
+        for entry in self._events.read_since(0) if records or is_lost else ():
+            if entry.component and entry.life:
+                told.setdefault((entry.component, entry.life), set()).add(entry.event)
+        ends = {(r.name, r.life): untold_end(r, told.get((r.name, r.life), set())) for r in records}
         if is_lost:  # the state, that is: the history still knows which lives there were
-            self._state.recall({e.component: e.life for e in history if e.component and e.life})
-            over = begun
-        for name, life in over:
-            if (name, life) not in ended:
-                Teller(name, self._supervisor.journal, self._logs).exited(life, ExitStatus(), None)
+            self._state.recall(dict(told.keys()))
+            ends = {life: "exited" for life, events in told.items() if "starting" in events and "exited" not in events}
+        for (name, life), end in ends.items():
+            teller = Teller(name, self._supervisor.journal, self._logs)
+            if end == "exited":
+                teller.exited(life, ExitStatus(), None)
+            elif end == "start_failed":
+                teller.unborn(life, DIED_IN_SPAWN, None)
 
     async def _end_strays(self, crashed: bool) -> None:
         """End what belongs to this home and what no record claims, before anything starts."""

@@ -37,7 +37,7 @@ from stigmerd.engine.ports import (
     SpawnFailedError,
     World,
 )
-from stigmerd.engine.restore import to_record, unborn_view
+from stigmerd.engine.restore import DIED_IN_SPAWN, to_record, unborn_view
 from stigmerd.engine.telling import Condemnation, Teller
 from stigmerd.engine.turns import Turns
 
@@ -705,7 +705,7 @@ class Component:
         elif (refused := self._find_told("start_failed")) is not None:
             self._spawn_refused(refused.message)
         else:
-            self._no_spawn("the daemon died while it was being started", None)
+            self._no_spawn(DIED_IN_SPAWN, None)
 
     async def _adopt(self, identity: Identity) -> Life | None:
         order = LaunchOrder(spec=self._spec, life=self._state.life, nonce=identity.nonce)

@@ -5,12 +5,18 @@ Instants cross as seconds of CLOCK_BOOTTIME: trio's clock begins anew with every
 
 from __future__ import annotations
 
-from stigmerd.core.lifecycle import FailedBecause, Phase, State
+from collections.abc import Set
+
+from stigmerd.core.lifecycle import LIVE_PHASES, FailedBecause, Phase, State
 from stigmerd.core.record import ComponentRecord
 from stigmerd.core.restart import RestartHistory
 from stigmerd.core.spec import ComponentSpec
 from stigmerd.engine.board import View
 from stigmerd.engine.ports import Clock
+
+DIED_IN_SPAWN = "the daemon died while it was being started"
+
+LIVE = frozenset(phase.name for phase in LIVE_PHASES)
 
 
 def to_record(view: View, definition: str, now: float, clock: Clock) -> ComponentRecord:
@@ -80,6 +86,16 @@ def restored_view(record: ComponentRecord, spec: ComponentSpec, log: str, now: f
 def is_to_return(record: ComponentRecord) -> bool:
     """Whether a component is down though it is wanted up: what was to start it again did not come to its end."""
     return record.wanted and record.phase == Phase.DOWN.name
+
+
+def untold_end(record: ComponentRecord, told: Set[str]) -> str | None:
+    """Which event ends the story of a life that nobody goes on with. ``told``: its events in the history."""
+    identity = record.identity
+    if identity is None or told & {"exited", "start_failed"}:
+        return None
+    if identity.pid is None and identity.container_id is None and "starting" not in told:
+        return "start_failed"
+    return "exited" if "starting" in told or record.phase in LIVE else None
 
 
 def unborn_view(spec: ComponentSpec, log: str, last_life: int) -> View:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import trio
 from msgspec.structs import replace
 from trio.testing import MockClock
@@ -14,11 +15,12 @@ from stigmerd.core.spec import RestartPolicy, RestartWhen
 from stigmerd.core.status import ExitDocument
 from stigmerd.engine.board import View
 from stigmerd.engine.operations import Answer
-from stigmerd.engine.restore import is_to_return, restored_view
+from stigmerd.engine.restore import DIED_IN_SPAWN, is_to_return, restored_view, to_record, untold_end
 from tests.engine.conftest import Supervise
 from tests.engine.fakes import BOOT_ID, FakeLife, FakeWorld, Program, component
 
 LIFE = Identity(nonce="3-abc", boot_id=BOOT_ID, pid=4711, start_ticks=1)
+INTENT = Identity(nonce="3-abc", boot_id=BOOT_ID)
 
 
 def left(phase: Phase, identity: Identity = LIFE) -> View:
@@ -73,22 +75,20 @@ async def test_exit_of_a_life_before_says_nothing_about_this_one(
 async def test_spawn_that_the_daemon_did_not_outlive_is_a_failed_start(
     supervise: Supervise, world: FakeWorld, autojump_clock: MockClock
 ) -> None:
-    intent = Identity(nonce="3-abc", boot_id=BOOT_ID)
-    before = replace(left(Phase.SPAWNING, intent), last_error="exited with code 3", last_exit=ExitDocument(code=3))
+    before = replace(left(Phase.SPAWNING, INTENT), last_error="exited with code 3", last_exit=ExitDocument(code=3))
     async with supervise(component(), restored={"web": before}) as supervisor:
         await supervisor.wait_proven()
         view = supervisor.component("web").view
     assert world.events.of("web") == ["start_failed", "restarting"]
     assert world.events.entries[-1].reason == "spawn"
-    assert (view.last_error, view.last_exit) == ("the daemon died while it was being started", None)
+    assert (view.last_error, view.last_exit) == (DIED_IN_SPAWN, None)
 
 
 async def test_spawn_that_was_told_and_ended_as_a_stray_has_its_exit(
     supervise: Supervise, world: FakeWorld, autojump_clock: MockClock
 ) -> None:
     told(world, "starting", "running")
-    intent = Identity(nonce="3-abc", boot_id=BOOT_ID)
-    async with supervise(component(), restored={"web": left(Phase.SPAWNING, intent)}) as supervisor:
+    async with supervise(component(), restored={"web": left(Phase.SPAWNING, INTENT)}) as supervisor:
         await supervisor.wait_proven()
     assert world.events.of("web") == ["starting", "running", "exited", "restarting"]
 
@@ -99,7 +99,7 @@ async def test_work_that_was_done_before_the_spawn_was_in_the_state_is_complete(
     told(world, "starting", "running")
     told(world, "exited", code=0)
     spec = component(restart=RestartPolicy(when=RestartWhen.ON_FAILURE))
-    before = replace(left(Phase.SPAWNING, Identity(nonce="3-abc", boot_id=BOOT_ID)), spec=spec)
+    before = replace(left(Phase.SPAWNING, INTENT), spec=spec)
     async with supervise(spec, restored={"web": before}) as supervisor:
         await supervisor.wait_proven()
         assert supervisor.component("web").view.phase is Phase.COMPLETED
@@ -164,6 +164,24 @@ async def test_component_that_was_never_started_is_remembered_all_the_same(
 ) -> None:
     async with supervise(component("web"), component("never", enabled=False)):
         assert [(name, record.life) for name, record in world.state.records.items()] == [("web", 0), ("never", 0)]
+
+
+@pytest.mark.parametrize(
+    ("phase", "identity", "told", "end"),
+    [
+        (Phase.RUNNING, LIFE, {"starting"}, "exited"),
+        (Phase.RUNNING, LIFE, {"starting", "exited"}, None),
+        (Phase.RUNNING, LIFE, set(), "exited"),  # the begin is in no file any more
+        (Phase.FAILED, LIFE, set(), None),
+        (Phase.STOPPING, INTENT, set(), "start_failed"),
+        (Phase.STOPPING, INTENT, {"starting"}, "exited"),
+        (Phase.SPAWNING, INTENT, {"start_failed"}, None),
+    ],
+)
+async def test_life_that_nobody_goes_on_with_has_one_end(
+    world: FakeWorld, phase: Phase, identity: Identity, told: set[str], end: str | None
+) -> None:
+    assert untold_end(to_record(left(phase, identity), "", 0.0, world.clock), told) == end
 
 
 async def test_what_is_to_return_stays_so_until_it_is_started(
