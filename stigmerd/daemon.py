@@ -574,8 +574,10 @@ class Daemon:
     async def start(self, names: Sequence[str] = (), *, timeout: float | None = None) -> tuple[Answer, ...]:
         """Start components and wait for them; without names, all that are enabled."""
         self._refuse_while_closing()
+        if names:
+            return await self._supervisor.start(self._known(names), "operator", timeout)
         enabled = [name for name, spec in self._supervisor.specs.items() if spec.enabled]
-        return await self._supervisor.start(self._known(names) if names else enabled, "operator", timeout)
+        return await self._supervisor.start(enabled, "operator", timeout, is_awaited=_is_required)
 
     async def stop(
         self, names: Sequence[str] = (), *, timeout: float | None = None, now: bool = False
@@ -588,9 +590,12 @@ class Daemon:
     ) -> tuple[Answer, ...]:
         """Restart components; without names, all that were wanted up or have failed."""
         self._refuse_while_closing()
-        views = {name: self._supervisor.component(name).view for name in self._known(names)}
-        chosen = [n for n, v in views.items() if names or v.state.wanted or v.phase is Phase.FAILED]
-        return await self._supervisor.restart(chosen, "operator", timeout, 0.0 if now else None)
+        cap = 0.0 if now else None
+        if names:
+            return await self._supervisor.restart(self._known(names), "operator", timeout, cap)
+        views = {name: self._supervisor.component(name).view for name in self._known(())}
+        chosen = [name for name, view in views.items() if view.state.wanted or view.phase is Phase.FAILED]
+        return await self._supervisor.restart(chosen, "operator", timeout, cap, is_awaited=_is_required)
 
     async def signal(self, names: Sequence[str], signal: str) -> tuple[Answer, ...]:
         """Signal the leaders."""
@@ -764,6 +769,11 @@ def _is_running(daemon: DaemonRecord) -> bool:
     """Whether that very daemon runs. One that was killed may be a zombie for long, under a lazy PID 1."""
     found = identity.read_stat(daemon.pid)
     return found is not None and found.is_alive and found.start_ticks == daemon.start_ticks
+
+
+def _is_required(spec: ComponentSpec) -> bool:
+    """Whether a stack is not up without it."""
+    return spec.enabled and not spec.optional
 
 
 def _cap(timeout: float | None, now: bool) -> float | None:

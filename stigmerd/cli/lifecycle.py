@@ -150,6 +150,9 @@ def _conclude(
         print_status(document, as_json=as_json)
     sys.stdout.flush()
     by_name = {component.name: component for component in document.components}
+    if not names:  # everything: what is optional or disabled is not missed
+        required = {component.name for component in _required(document)}
+        missing = {name: why for name, why in missing.items() if name in required}
     for name, why in missing.items():
         component = by_name.get(name)
         sys.stderr.write(f"{_complaint(name, component.state if component else 'gone', why, component)}\n")

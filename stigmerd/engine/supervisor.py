@@ -49,6 +49,11 @@ BULKHEAD_PAUSE = 1.0
 log = logging.getLogger("stigmerd")
 
 
+def _is_any(spec: ComponentSpec) -> bool:
+    """Every component is waited for, unless somebody says otherwise."""
+    return True
+
+
 class Supervisor:
     """Owns the components. Every method may be called from any task; each component queues what it is asked."""
 
@@ -140,7 +145,14 @@ class Supervisor:
 
     # What operators ask for.
 
-    async def start(self, names: Iterable[str], reason: str, timeout: float | None = None) -> tuple[Answer, ...]:
+    async def start(
+        self,
+        names: Iterable[str],
+        reason: str,
+        timeout: float | None = None,
+        *,
+        is_awaited: Callable[[ComponentSpec], bool] = _is_any,
+    ) -> tuple[Answer, ...]:
         """Start components after those of their dependencies that are stopped or failed, and wait for them."""
         named = tuple(names)
         # Held here, because a reload may remove what has not been asked yet.
@@ -151,7 +163,7 @@ class Supervisor:
                 asked[component] = await component.ask(Event.UP, reason)
             elif component.view.phase in {Phase.DOWN, Phase.FAILED}:
                 await component.ask(Event.UP, reason)
-        return await self._wait_up(asked, START_TIMEOUT if timeout is None else timeout)
+        return await self._wait_up(asked, START_TIMEOUT if timeout is None else timeout, is_awaited)
 
     async def begin(self, names: Iterable[str], reason: str | None, *, resuming: Collection[str] = ()) -> None:
         """Want components up, and wait for nothing. Those in ``resuming`` were stopped to come up again,
@@ -186,18 +198,24 @@ class Supervisor:
         return tuple(answers[name] for name in components)
 
     async def restart(
-        self, names: Iterable[str], reason: str, timeout: float | None = None, cap: float | None = None
+        self,
+        names: Iterable[str],
+        reason: str,
+        timeout: float | None = None,
+        cap: float | None = None,
+        *,
+        is_awaited: Callable[[ComponentSpec], bool] = _is_any,
     ) -> tuple[Answer, ...]:
         """Stop and start at once, with an empty budget: one in a single step, several in order."""
         components = self._in_order(names)
         limit = START_TIMEOUT if timeout is None else timeout
         if len(components) == 1:
             (component,) = components
-            return await self._wait_up({component: await component.ask(Event.BOUNCE, reason, cap)}, limit)
+            return await self._wait_up({component: await component.ask(Event.BOUNCE, reason, cap)}, limit, is_awaited)
         named = [component.name for component in components]
         await self.stop(named, reason, cap, returning=named)
         asked = {component: await component.ask(Event.UP, reason, resumes=True) for component in components}
-        return await self._wait_up(asked, limit)
+        return await self._wait_up(asked, limit, is_awaited)
 
     def _in_order(self, names: Iterable[str]) -> list[Component]:
         """The components, dependencies first. Who waits between two of them holds on to these: a reload
@@ -271,8 +289,14 @@ class Supervisor:
         message = f"still running and depending on it: {', '.join(running)}" if running else ""
         return Answer(name=name, state=view.shown, ok=True, message=message)
 
-    async def _wait_up(self, asked: Mapping[Component, View], timeout: float) -> tuple[Answer, ...]:
-        """Wait until each is up or has failed. ``asked``: each as it was when the wish was taken in."""
+    async def _wait_up(
+        self, asked: Mapping[Component, View], timeout: float, is_awaited: Callable[[ComponentSpec], bool]
+    ) -> tuple[Answer, ...]:
+        """Wait until each that is awaited is up or has failed, and answer for all.
+
+        ``asked``: each as it was when the wish was taken in.
+        """
+        began = trio.current_time()
         places = {name: place for place, name in enumerate(self._specs)}
         # What runs now is what was asked for; otherwise only a life that starts after the wish is.
         lives = {c: 0 if view.phase is Phase.RUNNING else view.started_life for c, view in asked.items()}
@@ -285,9 +309,11 @@ class Supervisor:
         with trio.move_on_after(timeout):
             async with trio.open_nursery() as waits:
                 for component, old in lives.items():
-                    waits.start_soon(wait_one, component, old)
+                    if is_awaited(component.view.spec):
+                        waits.start_soon(wait_one, component, old)
+        waited = trio.current_time() - began
         for component, old in lives.items():
-            answers.setdefault(component, _late_answer(component, old, timeout))
+            answers.setdefault(component, _late_answer(component, old, waited))
         return tuple(sorted(answers.values(), key=lambda answer: places.get(answer.name, len(places))))
 
     async def _wait_view(self, component: Component, predicate: Callable[[View], bool]) -> None:
@@ -316,12 +342,13 @@ def _up_answer(component: Component, old: int) -> Answer:
     )
 
 
-def _late_answer(component: Component, old: int, timeout: float) -> Answer:
+def _late_answer(component: Component, old: int, waited: float) -> Answer:
     view = component.view
     if _is_settled(view, old):
         return _up_answer(component, old)
-    why = view.note or view.last_error or view.shown
-    message = f"not up after {timeout:g} s: {why}; log: {view.log}"
+    cause = view.last_error if view.phase is Phase.BACKOFF else None
+    why = "; ".join(part for part in (cause, view.note) if part) or view.last_error or view.shown
+    message = f"not up after {round(waited, 1):g} s: {why}; log: {view.log}"
     return Answer(name=component.name, state=view.shown, ok=False, message=message)
 
 

@@ -372,6 +372,19 @@ def test_start_that_cannot_succeed_names_the_component_its_reason_and_its_log(em
     assert empty.cli("status").returncode == 1
 
 
+def test_restart_of_everything_succeeds_without_what_is_optional_or_disabled(empty: Stack) -> None:
+    absent = 'command = "no-such-program-anywhere"\nrestart = { policy = "never" }\n'
+    empty.configure(
+        '[component.web]\ncommand = "sleep 1000"\n'
+        f"[component.extra]\noptional = true\n{absent}[component.by-hand]\nenabled = false\n{absent}"
+    )
+    empty.cli("start")
+    assert empty.cli("start", "by-hand").returncode == 1
+    done = empty.cli("restart")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert empty.cli("restart", "extra").returncode == 1
+
+
 def test_start_that_takes_too_long_is_exit_1_and_the_daemon_goes_on(empty: Stack) -> None:
     empty.configure(
         '[component.slow]\ncommand = ["sleep", "1000"]\n'

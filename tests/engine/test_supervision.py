@@ -628,6 +628,23 @@ async def test_start_with_no_time_to_wait_finds_what_runs_already(
         assert answer == Answer(name="web", state="running", ok=True)
 
 
+async def test_restart_waits_for_what_is_awaited_and_says_of_the_rest_how_it_is(
+    supervise: Supervise, world: FakeWorld, autojump_clock: MockClock
+) -> None:
+    world.launcher.programs["crashes"] = Program(spawn_error="no such file")
+    async with supervise(component("web"), component("crashes", optional=True)) as supervisor:
+        began = trio.current_time()
+        up, down = await supervisor.restart(
+            ["web", "crashes"], "operator", is_awaited=lambda spec: not spec.optional
+        )
+        assert trio.current_time() - began < 1
+        assert (up.ok, down.ok) == (True, False)
+        (late,) = await supervisor.start(["crashes"], "operator", timeout=0.5)
+    assert late.message == (
+        "not up after 0.5 s: no such file; restarts after 1 s (attempt 1/10); log: /logs/crashes.log"
+    )
+
+
 async def test_restart_after_a_restart_is_another_life(
     supervise: Supervise, world: FakeWorld, autojump_clock: MockClock
 ) -> None:
