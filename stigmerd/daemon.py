@@ -44,7 +44,7 @@ from stigmerd.core.explain import ExplainReport, build_report
 from stigmerd.core.lifecycle import Phase
 from stigmerd.core.order import Change
 from stigmerd.core.record import DaemonRecord
-from stigmerd.core.spec import StackSpec
+from stigmerd.core.spec import ComponentSpec, StackSpec
 from stigmerd.core.status import (
     ComponentDocument,
     DaemonDocument,

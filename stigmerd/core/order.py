@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field
 
 from stigmerd.core.changed_keys import changed_keys
@@ -66,6 +66,25 @@ def with_dependencies(names: Iterable[str], components: Mapping[str, ComponentSp
 def dependents(name: str, components: Mapping[str, ComponentSpec]) -> tuple[str, ...]:
     """The components that depend on ``name`` directly, in the order of the file."""
     return tuple(other.name for other in components.values() if name in other.depends_on)
+
+
+def nearest_dependents(names: Set[str], components: Mapping[str, ComponentSpec]) -> dict[str, set[str]]:
+    """For each of ``names`` those among them that depend on it, directly or through others that are not."""
+    direct: dict[str, list[str]] = {}
+    for other in components.values():
+        for dependency in other.depends_on:
+            direct.setdefault(dependency, []).append(other.name)
+    found = {}
+    for name in names:
+        seen: set[str] = set()
+        pending = list(direct.get(name, ()))
+        while pending:
+            dependent = pending.pop()
+            if dependent not in seen and dependent not in names:
+                pending.extend(direct.get(dependent, ()))
+            seen.add(dependent)
+        found[name] = seen & names
+    return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,6 +18,7 @@ from stigmerd.core.order import (
     dependents,
     difference,
     followers,
+    nearest_dependents,
     start_order,
     stop_order,
     with_dependencies,
@@ -183,11 +184,11 @@ class Supervisor:
         components = {name: self._components[name] for name in self._specs if name in named}
         answers: dict[str, Answer] = {}
         done = {name: trio.Event() for name in components}
+        earlier = nearest_dependents(named, self._specs)
 
         async def stop_one(name: str) -> None:
-            for other in dependents(name, self._specs):
-                if other in done:
-                    await done[other].wait()
+            for other in earlier[name]:
+                await done[other].wait()
             answers[name] = await self._stop_one(components[name], reason, cap, returns=name in returning)
             done[name].set()
 

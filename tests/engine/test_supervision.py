@@ -555,6 +555,19 @@ async def test_probe_that_a_reload_adds_looks_at_the_life_that_had_none(
     assert world.events.of("web")[:5] == ["starting", "running", "ready", "unready", "ready"]
 
 
+async def test_what_depends_on_it_through_a_component_that_goes_on_is_stopped_first(
+    supervise: Supervise, world: FakeWorld, autojump_clock: MockClock
+) -> None:
+    world.launcher.programs["web"] = Program(dies_after=2.0)
+    db, cache = component("db"), component("cache", depends_on={"db": Condition.STARTED})
+    web = component("web", depends_on={"cache": Condition.STARTED})
+    async with supervise(db, cache, web) as supervisor:
+        await supervisor.start(["web"], "operator")
+        await supervisor.stop(["db", "web"], "operator")
+    stops = [entry.component for entry in world.events.entries if entry.event in {"stopping", "stopped"}]
+    assert stops == ["web", "web", "db", "db"]
+
+
 async def test_recovery_that_a_reload_sets_is_waited_from_then_on(
     supervise: Supervise, world: FakeWorld, autojump_clock: MockClock
 ) -> None:
