@@ -662,6 +662,7 @@ class Component:
     async def _prove_life(self) -> None:
         """Find out what became of the life that an earlier daemon left, and go on from there."""
         identity, state = self._view.identity, self._state
+        self._recall()
         if identity is None or (identity.pid is None and identity.container_id is None):
             self._show(identity=None)
             if state.phase in {Phase.STARTING, Phase.RUNNING, Phase.CONDEMNED}:
@@ -680,6 +681,14 @@ class Component:
         else:
             await self._end_found(life)
         self._save()
+
+    def _recall(self) -> None:
+        """Know again why the life is being ended: the last daemon wrote it down."""
+        if self._state.phase is Phase.STOPPING and (told := self._find_told("stopping")) is not None:
+            self._cause = told.reason
+        if self._state.phase is Phase.CONDEMNED and (told := self._find_told("unhealthy")) is not None:
+            probe, evidence = str(told.details.get("probe", "")), str(told.details.get("evidence", ""))
+            self._condemned = Condemnation(probe=probe, evidence=evidence)
 
     async def _end_found(self, life: Life) -> None:
         """A life that ended while no daemon watched and was not reaped yet, or that is not to be."""
@@ -731,8 +740,9 @@ class Component:
     def _resume(self, life: Life) -> None:
         self._tenure = self._new_tenure(life)
         self._teller.event("adopted", self._state.life, pid=life.identity.pid, container=life.identity.container_id)
-        self._show(identity=life.identity, adopted=True, note="")
-        if self._state.phase in {Phase.STOPPING, Phase.CONDEMNED}:
+        is_ending = self._state.phase in {Phase.STOPPING, Phase.CONDEMNED}
+        self._show(identity=life.identity, adopted=True, note=self._view.note if is_ending else "")
+        if is_ending:
             self._tenure.end(self._spec.stop)
 
 

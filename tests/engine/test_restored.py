@@ -118,6 +118,33 @@ async def test_life_that_is_found_dead_was_not_killed(
     assert zombie.released
 
 
+async def test_end_that_was_under_way_goes_on_for_the_reason_it_had(
+    supervise: Supervise, world: FakeWorld, autojump_clock: MockClock
+) -> None:
+    told(world, "starting", "running")
+    told(world, "unhealthy", probe="liveness", evidence="liveness probe failed 3 times: refused")
+    world.launcher.adoptable[LIFE.nonce] = FakeLife(Program(), LIFE)
+    before = replace(left(Phase.CONDEMNED), note="liveness probe failed 3 times: refused")
+    async with supervise(component(), restored={"web": before}) as supervisor:
+        await supervisor.wait_proven()
+        assert supervisor.component("web").view.note == before.note
+        await supervisor.board.wait_view("web", lambda view: view.phase is Phase.BACKOFF)
+    assert world.events.of("web")[3:] == ["adopted", "exited", "restarting"]
+    assert world.events.entries[-1].reason == "liveness_probe"
+
+
+async def test_stop_that_was_under_way_stays_the_operators(
+    supervise: Supervise, world: FakeWorld, autojump_clock: MockClock
+) -> None:
+    world.events.append(Entry(seq=1, at="then", component="web", life=3, event="stopping", reason="operator"))
+    world.launcher.adoptable[LIFE.nonce] = FakeLife(Program(), LIFE)
+    stopping = left(Phase.STOPPING)
+    before = replace(stopping, state=replace(stopping.state, wanted=False))
+    async with supervise(component(), restored={"web": before}) as supervisor:
+        await supervisor.board.wait_view("web", lambda view: view.phase is Phase.DOWN)
+    assert world.events.entries[-1].reason == "operator"
+
+
 def returning(world: FakeWorld) -> list[str]:
     """Who would come up again if the daemon died now, though it is down."""
     return [name for name, record in world.state.records.items() if is_to_return(record)]
