@@ -558,7 +558,7 @@ class Daemon:
         )
 
     def _problems(self) -> tuple[str, ...]:
-        impostors = [self._supervisor.component(name).impostor for name in self._supervisor.board.names()]
+        strangers = [self._supervisor.component(name).stranger for name in self._supervisor.board.names()]
         said = [
             *self._loaded.problems,
             self._reload_problem,
@@ -567,7 +567,7 @@ class Daemon:
             describe_shortage(self._start.lock),
             *self._processes.problems,
             *self._logs.problems,
-            *impostors,
+            *strangers,
         ]
         return tuple(sentence for sentence in said if sentence)
 

@@ -181,8 +181,10 @@ class Component:
         return self._tenure.life if self._tenure is not None else None
 
     @property
-    def impostor(self) -> str:
-        """One sentence about a stranger who answers on this component's address, or ""."""
+    def stranger(self) -> str:
+        """One sentence about a stranger who has this component's port, or answers in its place; or ""."""
+        if self._state.phase is Phase.WAITING and self._shut is not None and self._shut.reason == "port":
+            return f"{self.name}: {self._shut.message}"
         return self._impostor
 
     async def ask(

@@ -568,6 +568,20 @@ async def test_what_depends_on_it_through_a_component_that_goes_on_is_stopped_fi
     assert stops == ["web", "web", "db", "db"]
 
 
+async def test_stranger_on_a_port_is_a_problem_for_as_long_as_it_is_waited_for(
+    supervise: Supervise, world: FakeWorld, autojump_clock: MockClock
+) -> None:
+    taken = "port 80 is taken by pid 7 (httpd)"
+    world.launcher.programs["web"].shut = Shut(reason="port", message=taken)
+    async with supervise(component(ports=(80,))) as supervisor:
+        await supervisor.begin(["web"], None)
+        await trio.sleep(5)
+        assert supervisor.component("web").stranger == f"web: {taken}"
+        world.launcher.programs["web"].shut = None
+        await supervisor.board.wait_view("web", lambda v: v.phase is Phase.RUNNING)
+        assert supervisor.component("web").stranger == ""
+
+
 async def test_recovery_that_a_reload_sets_is_waited_from_then_on(
     supervise: Supervise, world: FakeWorld, autojump_clock: MockClock
 ) -> None:
