@@ -490,11 +490,15 @@ class Component:
         if self._lingering is not None:
             pids = ", ".join(f"pid {pid}" for pid in self._view.survivors)
             return Shut(reason="unkillable", message=f"waiting for the end of its last life ({pids})")
+        # Asked again in the end: a dependency may go down while the ports or the engine are looked at.
+        return self._unmet() or await self._launcher.check_gate(self._spec) or self._unmet()
+
+    def _unmet(self) -> Shut | None:
         unmet = self._board.first_unmet(self._spec)
-        if unmet is not None:
-            name, condition = unmet
-            return Shut(reason="dependency", message=f"waiting for {name} to be {condition.value}")
-        return await self._launcher.check_gate(self._spec)
+        if unmet is None:
+            return None
+        name, condition = unmet
+        return Shut(reason="dependency", message=f"waiting for {name} to be {condition.value}")
 
     def _gate_seen(self, shut: Shut | None) -> None:
         if self._state.phase is not Phase.WAITING:

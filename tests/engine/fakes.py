@@ -37,7 +37,8 @@ class Program:
     """How a component's lives behave.
 
     ``lives_for`` seconds until it exits by itself with ``status`` (None: never). ``dies_after``
-    seconds from the stop signal to the exit (None: it ignores the signal). ``spawn_takes`` seconds.
+    seconds from the stop signal to the exit (None: it ignores the signal). ``spawn_takes`` and
+    ``gate_takes`` seconds until it is spawned, and until its ports were looked at.
     ``child_outlives`` seconds that a descendant goes on after the leader's exit. ``kill_takes`` seconds;
     ``look_takes`` seconds until the survivors are known.
     """
@@ -51,6 +52,7 @@ class Program:
     look_takes: float = 0.0
     unkillable: bool = False
     spawn_error: str | None = None
+    gate_takes: float = 0.0
     shut: Shut | None = None
     bug: Exception | None = None
 
@@ -172,7 +174,7 @@ class FakeLauncher:
         return [at for launched, at in self.launched if launched == name]
 
     async def check_gate(self, spec: ComponentSpec) -> Shut | None:
-        await trio.lowlevel.checkpoint()
+        await trio.sleep(self.programs[spec.name].gate_takes)
         return self.programs[spec.name].shut
 
     def begin(self, order: LaunchOrder) -> None:

@@ -568,6 +568,20 @@ async def test_what_depends_on_it_through_a_component_that_goes_on_is_stopped_fi
     assert stops == ["web", "web", "db", "db"]
 
 
+async def test_dependency_that_goes_down_while_the_ports_are_looked_at_is_waited_for(
+    supervise: Supervise, world: FakeWorld, autojump_clock: MockClock
+) -> None:
+    world.launcher.programs["web"].gate_takes = 2.0
+    web = component("web", ports=(80,), depends_on={"db": Condition.STARTED})
+    async with supervise(component("db"), web) as supervisor:
+        await supervisor.begin(["db", "web"], None)
+        await trio.sleep(1)
+        await supervisor.stop(["db"], "operator")
+        await trio.sleep(10)
+        view = supervisor.component("web").view
+    assert (view.phase, view.blocked_by) == (Phase.WAITING, "db")
+
+
 async def test_stranger_on_a_port_is_a_problem_for_as_long_as_it_is_waited_for(
     supervise: Supervise, world: FakeWorld, autojump_clock: MockClock
 ) -> None:
