@@ -243,6 +243,7 @@ class Component:
             spawned_at=None,
             failed_because=FailedBecause.INTERNAL,
         )
+        state = under_policy(state, trio.current_time(), self._spec.restart)  # a trial comes also after this
         self._teller.event("failed", state.life, reason="internal", message=error)
         self._teller.line(f"Failed {self._spec.name}: {error}")
         self._show(state=state, note=error, last_error=error, identity=None)

@@ -445,6 +445,19 @@ async def test_bug_in_one_component_fails_that_component_only(
         assert answer.ok
 
 
+async def test_component_that_a_bug_has_failed_has_its_trial_too(
+    supervise: Supervise, world: FakeWorld, autojump_clock: MockClock
+) -> None:
+    world.launcher.programs["web"] = Program(bug=ZeroDivisionError("planted"))
+    async with supervise(component(restart=RestartPolicy(recovery=30.0))) as supervisor:
+        await supervisor.begin(["web"], None)
+        await supervisor.board.wait_view("web", lambda v: v.phase is Phase.FAILED)
+        world.launcher.programs["web"] = Program()
+        await supervisor.board.wait_view("web", lambda v: v.phase is Phase.RUNNING)
+    first, second = world.launcher.starts("web")
+    assert second - first == pytest.approx(30)
+
+
 async def test_bug_while_alive_leaves_no_process(
     supervise: Supervise, world: FakeWorld, autojump_clock: MockClock
 ) -> None:
