@@ -348,7 +348,8 @@ class Component:
         former_cause, self._cause, self._cap = self._cause, ask.reason, ask.cap
         if ask.event is not Event.FOLLOW:
             self._is_renewal_due = ask.event is Event.BOUNCE
-            self._show(returns=ask.returns)
+            # A reload or a shutdown, planned a moment ago, does not bring back what was stopped since.
+            self._show(returns=ask.returns and (ask.reason == "operator" or self.is_wanted))
         self._step(Event.UP if ask.event is Event.BOUNCE and self._is_just_renewed() else ask.event)
         if self._state.phase is before.phase:
             self._cause = former_cause

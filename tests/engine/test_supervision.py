@@ -710,6 +710,19 @@ async def test_restart_after_a_restart_is_another_life(
         assert supervisor.component("web").view.state.life == 3
 
 
+async def test_stop_between_the_plan_of_a_reload_and_its_begin_has_the_last_word(
+    supervise: Supervise, world: FakeWorld, autojump_clock: MockClock
+) -> None:
+    new = {"web": component(runs=ProcessSpec(argv=("web", "-v"), cwd="/"))}
+    async with supervise(component()) as supervisor:
+        await supervisor.start(["web"], "operator")
+        change = supervisor.plan(new)
+        await supervisor.stop(["web"], "operator")
+        await supervisor.apply(new, change)
+        await trio.sleep(10)
+        assert supervisor.component("web").view.phase is Phase.DOWN
+
+
 async def test_stop_in_the_middle_of_a_reload_has_the_last_word(
     supervise: Supervise, world: FakeWorld, autojump_clock: MockClock
 ) -> None:
