@@ -38,6 +38,8 @@ DEFAULT_GRACE = 10.0
 REPLACE_TIMEOUT = 30.0
 FAREWELL_TIMEOUT = 10.0
 """Seconds in which a daemon that has stopped everything ends itself."""
+LINGER_TIMEOUT = 2.0
+"""Seconds for the process of a daemon that has given its home back; one that hangs in the kernel stays longer."""
 
 AT_REST = 1.5
 """Seconds in which a new daemon has begun none of what is stopped still: then it is so on purpose."""
@@ -237,6 +239,9 @@ def stop(
 
 
 def _shut_down(place: Home, pid: object, params: dict[str, Any], *, quiet: bool, as_json: bool) -> int:
+    from stigmerd.adapters.identity import start_ticks
+
+    began = start_ticks(pid) if isinstance(pid, int) else None
     result = call_and_show(place, "shutdown", (), params, shown(quiet=quiet or as_json))
     code = _conclude_stop(result, quiet=quiet, as_json=as_json)
     deadline = time.monotonic() + FAREWELL_TIMEOUT
@@ -244,9 +249,22 @@ def _shut_down(place: Home, pid: object, params: dict[str, Any], *, quiet: bool,
         if time.monotonic() > deadline:
             raise CommandError(f"The daemon (pid {pid}) has stopped everything and does not end: kill {pid}")
         time.sleep(TICK / 2)
+    if isinstance(pid, int):
+        _wait_process_end(pid, began)
     if not quiet and not as_json:
         sys.stdout.write("The daemon has stopped.\n")
     return code
+
+
+def _wait_process_end(pid: int, began: int | None) -> None:
+    """Wait until the process that began then is gone, so that nobody finds it who looks after a stop."""
+    from stigmerd.adapters.identity import read_stat
+
+    deadline = time.monotonic() + LINGER_TIMEOUT
+    while (stat := read_stat(pid)) is not None and stat.is_alive and stat.start_ticks == began:
+        if time.monotonic() > deadline:
+            return
+        time.sleep(TICK / 2)
 
 
 def _conclude_stop(result: dict[str, Any], *, quiet: bool, as_json: bool) -> int:
