@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from stigmerd.adapters.store import EventTail, Home, read_events, read_state
-from stigmerd.cli.errors import FAILED, NOT_RUNNING, OK, CommandError, check_names, usage_error
+from stigmerd.cli.errors import FAILED, NOT_RUNNING, OK, SILENT, CommandError, check_names, usage_error
 from stigmerd.cli.escape import escape, escape_line
 from stigmerd.cli.launch import ensure_daemon
 from stigmerd.cli.progress import TICK, Progress, call_and_show, shown
@@ -31,7 +31,7 @@ from stigmerd.cli.reach import (
 )
 from stigmerd.cli.status import known_names, last_known, print_status
 from stigmerd.control.client import Client, ConnectionLostError, DeadlinePassedError, RemoteError
-from stigmerd.core.status import ComponentDocument, StatusDocument
+from stigmerd.core.status import ComponentDocument, DaemonDocument, StatusDocument
 
 START_TIMEOUT = 60.0
 DEFAULT_GRACE = 10.0
@@ -375,8 +375,7 @@ def restart_daemon(*, home: str | None, timeout: str | None, quiet: bool, as_jso
             raise CommandError(f"The daemon was not replaced and goes on as it is: {escape(exc.message)}") from exc
     deadline = time.monotonic() + (REPLACE_TIMEOUT if limit is None else limit)
     while time.monotonic() < deadline:
-        with reached(place) as client:
-            after = fetch_status(client).daemon
+        after = _daemon_of(place)
         if after is not None and before is not None and after.started_at != before.started_at:
             if as_json:
                 sys.stdout.write(json.dumps({"pid": after.pid, "version": after.version}) + "\n")
@@ -386,6 +385,17 @@ def restart_daemon(*, home: str | None, timeout: str | None, quiet: bool, as_jso
             return OK
         time.sleep(TICK)
     raise CommandError(f"The daemon was asked to replace itself and has not. Look at its log: {daemon_log(place)}")
+
+
+def _daemon_of(place: Home) -> DaemonDocument | None:
+    """The daemon that answers now; None while a new program is loaded, which a busy machine takes long for."""
+    try:
+        with reached(place) as client:
+            return fetch_status(client).daemon
+    except CommandError as exc:
+        if exc.exit_code != SILENT:
+            raise
+        return None
 
 
 def _touched(client: Client) -> str:
