@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from stigmerd.adapters.store import EventTail, Home, read_events, read_state
-from stigmerd.cli.errors import FAILED, NOT_RUNNING, OK, CommandError, check_names, usage_error
+from stigmerd.cli.errors import FAILED, NOT_RUNNING, OK, SILENT, CommandError, check_names, usage_error
 from stigmerd.cli.escape import escape, escape_line
 from stigmerd.cli.launch import ensure_daemon
 from stigmerd.cli.progress import TICK, Progress, call_and_show, shown
@@ -31,13 +31,15 @@ from stigmerd.cli.reach import (
 )
 from stigmerd.cli.status import known_names, last_known, print_status
 from stigmerd.control.client import Client, ConnectionLostError, DeadlinePassedError, RemoteError
-from stigmerd.core.status import ComponentDocument, StatusDocument
+from stigmerd.core.status import ComponentDocument, DaemonDocument, StatusDocument
 
 START_TIMEOUT = 60.0
 DEFAULT_GRACE = 10.0
 REPLACE_TIMEOUT = 30.0
 FAREWELL_TIMEOUT = 10.0
 """Seconds in which a daemon that has stopped everything ends itself."""
+LINGER_TIMEOUT = 2.0
+"""Seconds for the process of a daemon that has given its home back; one that hangs in the kernel stays longer."""
 
 AT_REST = 1.5
 """Seconds in which a new daemon has begun none of what is stopped still: then it is so on purpose."""
@@ -240,6 +242,9 @@ def stop(
 
 
 def _shut_down(place: Home, pid: object, params: dict[str, Any], *, quiet: bool, as_json: bool) -> int:
+    from stigmerd.adapters.identity import start_ticks
+
+    began = start_ticks(pid) if isinstance(pid, int) else None
     result = call_and_show(place, "shutdown", (), params, shown(quiet=quiet or as_json))
     code = _conclude_stop(result, quiet=quiet, as_json=as_json)
     deadline = time.monotonic() + FAREWELL_TIMEOUT
@@ -247,9 +252,22 @@ def _shut_down(place: Home, pid: object, params: dict[str, Any], *, quiet: bool,
         if time.monotonic() > deadline:
             raise CommandError(f"The daemon (pid {pid}) has stopped everything and does not end: kill {pid}")
         time.sleep(TICK / 2)
+    if isinstance(pid, int):
+        _wait_process_end(pid, began)
     if not quiet and not as_json:
         sys.stdout.write("The daemon has stopped.\n")
     return code
+
+
+def _wait_process_end(pid: int, began: int | None) -> None:
+    """Wait until the process that began then is gone, so that nobody finds it who looks after a stop."""
+    from stigmerd.adapters.identity import read_stat
+
+    deadline = time.monotonic() + LINGER_TIMEOUT
+    while (stat := read_stat(pid)) is not None and stat.is_alive and stat.start_ticks == began:
+        if time.monotonic() > deadline:
+            return
+        time.sleep(TICK / 2)
 
 
 def _conclude_stop(result: dict[str, Any], *, quiet: bool, as_json: bool) -> int:
@@ -360,8 +378,7 @@ def restart_daemon(*, home: str | None, timeout: str | None, quiet: bool, as_jso
             raise CommandError(f"The daemon was not replaced and goes on as it is: {escape(exc.message)}") from exc
     deadline = time.monotonic() + (REPLACE_TIMEOUT if limit is None else limit)
     while time.monotonic() < deadline:
-        with reached(place) as client:
-            after = fetch_status(client).daemon
+        after = _daemon_of(place)
         if after is not None and before is not None and after.started_at != before.started_at:
             if as_json:
                 sys.stdout.write(json.dumps({"pid": after.pid, "version": after.version}) + "\n")
@@ -371,6 +388,17 @@ def restart_daemon(*, home: str | None, timeout: str | None, quiet: bool, as_jso
             return OK
         time.sleep(TICK)
     raise CommandError(f"The daemon was asked to replace itself and has not. Look at its log: {daemon_log(place)}")
+
+
+def _daemon_of(place: Home) -> DaemonDocument | None:
+    """The daemon that answers now; None while a new program is loaded, which a busy machine takes long for."""
+    try:
+        with reached(place) as client:
+            return fetch_status(client).daemon
+    except CommandError as exc:
+        if exc.exit_code != SILENT:
+            raise
+        return None
 
 
 def _touched(client: Client) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import grp
 import pwd
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path as FilePath
 from typing import Any
 
@@ -52,6 +52,11 @@ class Surroundings:
         return (program, *words[1:])
 
 
+LONG_VALUE = 8
+"""Characters from which a value of an ``env_file`` may be a secret that a probe's output tells: shorter ones, such
+as ``true``, are in many a text by chance."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resolver:
     """Makes the spec of one component. ``raw`` is its table as the file has it, ``table`` the same read."""
@@ -62,6 +67,8 @@ class Resolver:
     preset: Preset
     around: Surroundings
     findings: Findings
+    file_secrets: dict[str, str] = field(default_factory=dict)
+    """Long values out of an ``env_file``, and what is shown where something tells one. Filled by :meth:`spec`."""
 
     def spec(self) -> ComponentSpec | None:
         """The spec, or None where it has no program. What is wrong is in ``findings``."""
@@ -188,7 +195,7 @@ class Resolver:
             return dict(env)
         path = self.around.absolute(env_file)
         try:
-            return {**variables(self.around.files.read(path), path), **env}
+            found = variables(self.around.files.read(path), path)
         except RefusedError as refused:
             written = _within(self.raw, (*keys, "env_file"))
             sentence = f": {refused.said}: {refused.advice}"
@@ -196,6 +203,8 @@ class Resolver:
                 sentence = f"is {quoted(written)}: give a file of NAME=VALUE lines that only you can write"
             self._refuse((*keys, "env_file"), sentence)
             return dict(env)
+        self.file_secrets.update((value, f"${{{name}}}") for name, value in found.items() if len(value) >= LONG_VALUE)
+        return {**found, **env}
 
     def _display_command(self) -> tuple[str, ...]:
         """What a status shows: the command as the file has it, a container's after its image."""

@@ -156,13 +156,11 @@ readiness = {{ grpc = {{ address = "127.0.0.1:7234" }} }}
 command = {workflow}
 env = {{ STIGMER_BACKEND_ENDPOINT = "127.0.0.1:7234" }}
 depends_on = {{ stigmer-server = "ready" }}
-readiness = {{ process = {{ min_uptime = "1s" }}, period = "500ms" }}
 
 [component.agent-runner]
 command = {agent}
 env = {{ STIGMER_BACKEND_ENDPOINT = "127.0.0.1:7234" }}
 depends_on = {{ stigmer-server = "ready" }}
-readiness = {{ process = {{ min_uptime = "1s" }}, period = "500ms" }}
 optional = true                  # its failure does not make `status` exit 1
 """
 

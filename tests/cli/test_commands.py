@@ -18,7 +18,7 @@ import pytest
 
 from stigmerd.engine.component import MERGE_WINDOW
 from tests.cli.terminals import terminal, unexpected_bytes
-from tests.system.daemons import Stack, stack, wait_until
+from tests.system.daemons import Stack, is_alive, stack, wait_until
 
 HOSTILE = r"\033[31mred\033]0;title\007 \233 \342\200\256rtl \377 \rback\n"
 
@@ -344,9 +344,11 @@ def test_start_shows_progress_and_status_and_stop_leaves_nothing(empty: Stack) -
     assert "✓ web running\n" in done.stdout
     assert "✓ healthy" in done.stdout
     assert set(empty.processes()) == {"web", "worker", "hostile"}
+    daemon = empty.call("hello")["pid"]
     done = empty.cli("stop")
     assert done.returncode == 0
     assert done.stdout.endswith("The daemon has stopped.\n")
+    assert not is_alive(daemon)
     assert empty.processes() == {}
     assert empty.cli("status").returncode == 3
     assert empty.cli("stop").returncode == 0

@@ -238,6 +238,12 @@ def test_secrets_run_and_the_text_of_the_file_is_shown(home: Home) -> None:
     assert component.display_command == ("${BIN}", "--token=${TOKEN}", "$1")
 
 
+def test_long_value_of_an_env_file_is_shown_by_its_name(home: Home) -> None:
+    home.write("KEY=sk-0123456789\nDEBUG=true\n", "x.env")
+    component = home.component("[component.a]\ncommand = 'a'\nenv_file = 'x.env'\n")
+    assert component.conceal("got sk-0123456789, which is true") == "got ${KEY}, which is true"
+
+
 def test_changed_secret_is_a_changed_definition(home: Home) -> None:
     text = "[component.a]\ncommand = ['a', '${T}']\n"
     assert home.component(text, {"T": "1"}).definition != home.component(text, {"T": "2"}).definition

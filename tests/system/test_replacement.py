@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from stigmerd.adapters.rotation import can_collapse
+from stigmerd.cli.reach import HELLO_TIMEOUT
 from stigmerd.control.client import ControlError, RemoteError, connect
 from tests.system.daemons import Stack, wait_until
 from tests.system.invariants import check_left_nothing, check_present
@@ -174,3 +175,29 @@ def test_daemon_in_the_background_stays_there(home: Stack) -> None:
         assert stderr.stat().st_size == before, "the log goes to a file that nobody sees"
     finally:
         assert home.cli("stop", "--now").returncode == 0
+
+
+SLOW_PROGRAM = """
+import os, sys, time
+if os.path.exists({flag!r}) and "stigmerd" in sys.orig_argv:
+    time.sleep({span})
+"""
+"""Delays every daemon's start, once there is a flag."""
+
+
+@pytest.mark.slow
+def test_program_that_takes_longer_to_load_than_a_hello_may_take_is_waited_for(
+    home: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flag = home.home / "slow"
+    (home.home / "lib").mkdir()
+    (home.home / "lib" / "sitecustomize.py").write_text(SLOW_PROGRAM.format(flag=str(flag), span=HELLO_TIMEOUT + 1))
+    monkeypatch.setenv("PYTHONPATH", str(home.home / "lib"))
+    home.configure(SLEEPER)
+    home.start()
+    pid = home.wait_state("a", "running")["pid"]
+    flag.touch()
+    replaced = home.cli("restart", "--daemon")
+    assert replaced.returncode == 0, replaced.stderr
+    flag.unlink()
+    assert home.component("a")["pid"] == pid
