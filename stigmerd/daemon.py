@@ -579,7 +579,7 @@ class Daemon:
             *self._logs.problems,
             *impostors,
         ]
-        return tuple(sentence for sentence in said if sentence)
+        return tuple(dict.fromkeys(sentence for sentence in said if sentence))
 
     async def start(self, names: Sequence[str] = (), *, timeout: float | None = None) -> tuple[Answer, ...]:
         """Start components and wait for them; without names, all that are enabled."""
