@@ -18,7 +18,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import msgspec
 import trio
@@ -64,6 +64,9 @@ from stigmerd.engine.telling import Teller
 
 ROTATION_PERIOD = 0.25
 """Seconds between two looks at the size of the logs."""
+
+ROTATIONS_AT_ONCE = 4
+"""Logs that are rotated at the same time: the rest waits, as it would for the disk."""
 
 CHECKPOINT_PERIOD = 1.0
 """Seconds between two writes of the state: at most one fsync a second."""
@@ -112,6 +115,8 @@ SAME_SIGNAL = 0.1
 """Seconds in which two signals are one request: timeout(1) signals its child and its group."""
 
 FORBIDDEN_SIGNALS = frozenset({"SIGKILL", "SIGSTOP"})
+
+T = TypeVar("T")
 
 log = logging.getLogger("stigmerd")
 
@@ -294,7 +299,7 @@ class Daemon:
         await nursery.start(self._supervisor.run)
         # From here on the records of the components are this daemon's: whatever they say is to go on.
         self._remember(clean=False)
-        nursery.start_soon(self._repeat, self._logs.rotate_due, ROTATION_PERIOD)
+        nursery.start_soon(self._keep_logs_small)
         nursery.start_soon(self._repeat, self._checkpoint, CHECKPOINT_PERIOD)
         nursery.start_soon(self._repeat, self._look_at_files, STALE_PERIOD)
         nursery.start_soon(self._begin, crashed)
@@ -412,22 +417,44 @@ class Daemon:
 
     # Chores.
 
+    async def _keep_logs_small(self) -> None:
+        """Rotate what is due, several logs at once: a loud component must not hold up the logs of others."""
+        rotating: set[str] = set()
+        limiter = trio.CapacityLimiter(ROTATIONS_AT_ONCE)
+
+        async def rotate(component: str) -> None:
+            await self._do_chore(partial(self._logs.rotate, component), limiter)
+            rotating.remove(component)
+
+        looking = trio.CapacityLimiter(1)
+        async with trio.open_nursery() as rotations:
+            while True:
+                due = await self._do_chore(self._logs.find_due, looking) or []
+                for component in set(due) - rotating:
+                    rotating.add(component)
+                    rotations.start_soon(rotate, component)
+                await trio.sleep(ROTATION_PERIOD)
+
     async def _repeat(self, chore: Callable[[], None], period: float) -> None:
         """Do a chore again and again, in a thread of its own: one that a dead file system hangs holds up no other."""
         limiter = trio.CapacityLimiter(1)
         while True:
-            try:
-                await trio.to_thread.run_sync(chore, abandon_on_cancel=True, limiter=limiter)
-            except (RuntimeError, MemoryError, OSError) as exc:
-                log.warning("a chore has to wait: %s", exc)
-                await trio.sleep(CHORE_PAUSE)
+            await self._do_chore(chore, limiter)
             await trio.sleep(period)
+
+    async def _do_chore(self, chore: Callable[[], T], limiter: trio.CapacityLimiter) -> T | None:
+        """What the chore returns; None, after a while, where what it needs is lacking."""
+        try:
+            return await trio.to_thread.run_sync(chore, abandon_on_cancel=True, limiter=limiter)
+        except (RuntimeError, MemoryError, OSError) as exc:
+            log.warning("a chore has to wait: %s", exc)
+            await trio.sleep(CHORE_PAUSE)
+            return None
 
     async def _settle_logs(self) -> None:
         """Let a rotation end that was under way when its thread was let go: only another daemon could."""
-        limiter = trio.CapacityLimiter(1)
         with trio.move_on_after(ROTATION_BOUND):
-            await trio.to_thread.run_sync(self._logs.rotate_due, abandon_on_cancel=True, limiter=limiter)
+            await self._do_chore(self._logs.rotate_due, trio.CapacityLimiter(1))
 
     def _checkpoint(self) -> None:
         self._events.flush()
@@ -569,7 +596,7 @@ class Daemon:
             *self._logs.problems,
             *strangers,
         ]
-        return tuple(sentence for sentence in said if sentence)
+        return tuple(dict.fromkeys(sentence for sentence in said if sentence))
 
     async def start(self, names: Sequence[str] = (), *, timeout: float | None = None) -> tuple[Answer, ...]:
         """Start components and wait for them; without names, all that are enabled."""

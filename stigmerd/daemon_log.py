@@ -56,10 +56,15 @@ class FileHandler(logging.Handler):
             self.reopen()
 
     def reopen(self) -> None:
-        """Write to whatever file is in the log's place from the next record on."""
-        if self._fd is not None:
-            os.close(self._fd)
-        self._fd = None
+        """Write to whatever file is in the log's place from the next record on. Safe in any thread."""
+        # Between a look at the descriptor and the write, it would become somebody else's: a peer's, say.
+        self.acquire()
+        try:
+            if self._fd is not None:
+                os.close(self._fd)
+            self._fd = None
+        finally:
+            self.release()
 
 
 class StderrHandler(logging.Handler):

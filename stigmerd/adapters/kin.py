@@ -96,6 +96,12 @@ class Kin:
         self._is_member = is_member
         self._scans = scans
         self._known: set[tuple[int, int]] = set()
+        self._is_searched = False
+
+    @property
+    def is_unsearched(self) -> bool:
+        """Whether it ended in a hurry: nobody has looked for those who may have left the leaf."""
+        return self._sealed and not self._is_searched
 
     async def pids(self) -> tuple[int, ...]:
         """Who is alive now."""
@@ -110,7 +116,7 @@ class Kin:
         """Wait until nobody is alive."""
         await self._leader.wait_over()
         pauses = _doubling(FIRST_LOOK, LOOK_PERIOD)
-        while self._is_populated() or await self._unsealed():
+        while self._is_populated() or await self._unsealed() or await self._has_escaped():
             if self._sealed:
                 await self._wait_leaf_change()
             else:
@@ -129,7 +135,8 @@ class Kin:
             with trio.move_on_after(KILL_PAUSE):
                 await self._leader.wait_over()
             rest = await self._unsealed()
-            if not rest and not self._is_populated() and self._leader.is_over():
+            is_over = not rest and not self._is_populated() and self._leader.is_over()
+            if is_over and not await self._has_escaped():
                 return
             if rest:
                 await self._scans.in_thread(partial(proc.kill_all, rest, self._is_member, freeze=number > 0))
@@ -170,6 +177,14 @@ class Kin:
         members = find_members(everybody, session, self._known, self._is_member)
         self._known = {(seen.pid, seen.stat.start_ticks) for seen in members}
         return members
+
+    async def _has_escaped(self) -> bool:
+        """Whether somebody has left the leaf, as root can. From then on all are looked for."""
+        if self._sealed and not self._is_searched:
+            everybody = await self._scans.fresh()
+            self._is_searched = True
+            self._sealed = not find_members(everybody, None, (), self._is_member)
+        return self._leaf is not None and not self._sealed and bool(await self._unsealed())
 
     async def _wait_leaf_change(self) -> None:
         """Wait until the leaf has become empty, or something may be different.

@@ -11,6 +11,7 @@ import errno
 import os
 import threading
 import time
+from collections import defaultdict
 from datetime import UTC, datetime
 
 from stigmerd.adapters.files import RefusedError, open_regular
@@ -40,7 +41,8 @@ class LogFiles:
     """The engine's ``Logs``, and what spawning and the daemon need of them.
 
     ``note``, ``append`` and ``open_for_child`` cost a few system calls and may be used from any
-    thread. ``recover`` and ``rotate_due`` wait for the disk, and belong to one worker thread.
+    thread. ``recover``, ``find_due`` and ``rotate`` wait for the disk, and belong to worker threads;
+    no log is rotated by two at once.
     ``collapses`` tells whether the file system can cut files at their head; None: find out.
     """
 
@@ -48,9 +50,11 @@ class LogFiles:
         self._home = home
         self._collapses = collapses
         self._policies: dict[str, LogPolicy] = {DAEMON: LogPolicy()}
-        self._writing = threading.Lock()
-        self._rotating = threading.Lock()
+        self._writing: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
+        """By component: a log that is being rotated holds up no line in another."""
+        self._rotating: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
         self._problems: dict[tuple[str, str], str] = {}
+        self._counting = threading.Lock()
         self._drops: dict[str, _Drops] = {}
         self._unwritten: dict[str, list[bytes]] = {}
         """By component: the lines of ours that its log did not take yet."""
@@ -91,7 +95,7 @@ class LogFiles:
 
         What a full disk refuses is tried again with the next line, and at each :meth:`rotate_due`.
         """
-        with self._writing:
+        with self._writing[component]:
             self._write(component, [*self._unwritten.pop(component, ()), line])
 
     def _write(self, component: str, lines: list[bytes]) -> None:
@@ -112,7 +116,7 @@ class LogFiles:
 
     def _write_again(self) -> None:
         for component in list(self._unwritten):
-            with self._writing:
+            with self._writing[component]:
                 if lines := self._unwritten.pop(component, []):
                     self._write(component, lines)
 
@@ -125,21 +129,41 @@ class LogFiles:
                 self._problems[component, "rotate"] = _sentence(self.path(component), "rotated", exc)
 
     def rotate_due(self) -> None:
-        """Rotate every log that is too large, and write what a log did not take before.
+        """Rotate every log that is too large, one after the other. Never raises."""
+        for component in self.find_due():
+            self.rotate(component)
 
-        To be called four times a second. Never raises. Another call that is under way in another thread
-        comes to its end first.
+    def find_due(self) -> list[str]:
+        """Whose logs are too large. It also writes what a log did not take before, and what was dropped.
+
+        To be called four times a second. Never raises.
         """
-        with self._rotating:
-            self._write_again()
-            for component, policy in list(self._policies.items()):
-                self._rotate_if_due(component, policy)
-            self._say_drops()
+        self._write_again()
+        self._say_drops()
+        due = [component for component, policy in list(self._policies.items()) if self._is_due(component, policy)]
+        if due and self._collapses is None:
+            try:
+                self._collapses = can_collapse(self._home.logs)
+            except OSError as exc:
+                self._problems[due[0], "rotate"] = _sentence(self.path(due[0]), "rotated", exc)
+                return []
+        return due
 
-    def _rotate_if_due(self, component: str, policy: LogPolicy) -> None:
-        key = (component, "rotate")
+    def _is_due(self, component: str, policy: LogPolicy) -> bool:
         try:
-            if os.lstat(self.path(component)).st_size > policy.max_size:
+            return os.lstat(self.path(component)).st_size > policy.max_size
+        except OSError:
+            self._problems.pop((component, "rotate"), None)
+            return False
+
+    def rotate(self, component: str) -> None:
+        """Rotate a log that is due. Several may be rotated at once, in a thread each. Never raises.
+
+        Another call for the same log that is under way in another thread comes to its end first.
+        """
+        key, policy = (component, "rotate"), self._policies[component]
+        try:
+            with self._rotating[component]:
                 self._tell_drops(component, self._rotation(component).rotate(policy))
         except FileNotFoundError:
             self._problems.pop(key, None)
@@ -163,9 +187,8 @@ class LogFiles:
             raise OSError(str(exc)) from exc
 
     def _rotation(self, component: str) -> Rotation:
-        if self._collapses is None:
-            self._collapses = can_collapse(self._home.logs)
-        return Rotation(self.path(component), self._writing, collapses=self._collapses)
+        # To settle a rotation it need not be known; to rotate it is found out before.
+        return Rotation(self.path(component), self._writing[component], collapses=bool(self._collapses))
 
     def _found(self) -> list[str]:
         """The components that have a log, configured or not."""
@@ -179,10 +202,11 @@ class LogFiles:
         """Count what was written too fast to be kept."""
         if not dropped:
             return
-        drops = self._drops.setdefault(component, _Drops())
-        drops.total += dropped
-        drops.unsaid += dropped
-        drops.at = time.monotonic()
+        with self._counting:
+            drops = self._drops.setdefault(component, _Drops())
+            drops.total += dropped
+            drops.unsaid += dropped
+            drops.at = time.monotonic()
         self._problems[component, "drop"] = (
             f"{self.path(component)}: {drops.total} bytes were dropped, since {component} writes faster "
             "than can be kept: give its log a larger max_size, or let it write less"
@@ -191,14 +215,17 @@ class LogFiles:
     def _say_drops(self) -> None:
         """Write what was dropped into the logs, not too often, and forget it in the end."""
         now = time.monotonic()
-        for component, drops in list(self._drops.items()):
-            if drops.unsaid and now >= drops.say_at:
-                self.note(component, f"Dropped {drops.unsaid} bytes of output: written faster than can be kept")
-                drops.unsaid = 0
-                drops.say_at = now + _SAY_AGAIN
-            if now >= drops.at + _FORGET_DROPS:
-                del self._drops[component]
-                self._problems.pop((component, "drop"), None)
+        unsaid: dict[str, int] = {}
+        with self._counting:
+            for component, drops in list(self._drops.items()):
+                if drops.unsaid and now >= drops.say_at:
+                    unsaid[component], drops.unsaid = drops.unsaid, 0
+                    drops.say_at = now + _SAY_AGAIN
+                if now >= drops.at + _FORGET_DROPS:
+                    del self._drops[component]
+                    self._problems.pop((component, "drop"), None)
+        for component, count in unsaid.items():
+            self.note(component, f"Dropped {count} bytes of output: written faster than can be kept")
 
 
 class _Drops:

@@ -22,6 +22,7 @@ import trio
 from stigmerd.adapters import cgroup, identity, proc
 from stigmerd.adapters import spawn as spawning
 from stigmerd.adapters.cgroup import Leaf
+from stigmerd.adapters.fugitives import Fugitives
 from stigmerd.adapters.identity import Stray
 from stigmerd.adapters.kin import Kin, Scans
 from stigmerd.adapters.leader import Leader
@@ -100,6 +101,7 @@ class ProcessLauncher:
         self.children = Children()
         self._reserve = Reserve()
         self.scans = Scans(self._reserve)
+        self.fugitives = Fugitives(self.homes, self.scans)
         self._spawner = Spawner(self._environment, self.children) if platform.spawner else None
         self._tasks: trio.Nursery | None = None
 
@@ -110,6 +112,7 @@ class ProcessLauncher:
 
     async def _serve(self) -> None:
         async with trio.open_nursery() as tasks:
+            tasks.start_soon(self.fugitives.serve)
             if self._spawner is not None:
                 tasks.start_soon(self._spawner.serve)
             self._tasks = tasks
@@ -338,6 +341,8 @@ class ProcessLife:
 
     async def release(self) -> None:
         """Reap the leader, and remove the leaf."""
+        if self._kin.is_unsearched:
+            self._launcher.fugitives.suspect(self._order.nonce)
         await self._kin.release()
 
     async def run(self, command: Sequence[str]) -> CommandResult:

@@ -18,6 +18,7 @@ import gzip
 import os
 import shutil
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -42,6 +43,10 @@ from stigmerd.core.spec import LogPolicy
 _CHUNK = 1024 * 1024
 _FALLOC_FL_COLLAPSE_RANGE = 0x08
 _NOTHING = ctypes.c_int64(0)
+_CUTS_SPAN = 0.25
+"""Seconds in which one rotation may begin another cut."""
+_LAST_LOOKS = 16
+"""How often, before a log is truncated, there may be something new in it."""
 _PACK_AT_ONCE = 16 * 1024 * 1024
 """Bytes that one rotation compresses at most, so that it is there for the next one in time."""
 _PACK_LEVEL = 1
@@ -105,9 +110,11 @@ class Rotation:
         dropped = 0
         with _opened(self._log) as fd:
             ledger = self._settled(fd)
-            # Bounded: another log waits for its turn. A writer this fast is met again very soon.
+            # Bounded: a writer this fast is met again very soon. After a slow cut it is better to drop more
+            # at the next one than to keep what is old by now.
+            began = time.monotonic()
             for _ in range(policy.keep + 1):
-                cut = self._plan(fd, policy)
+                cut = self._plan(fd, policy) if time.monotonic() - began < _CUTS_SPAN else None
                 if cut is None:
                     break
                 ledger, lost = self._cut(fd, ledger, cut, policy)
@@ -216,10 +223,13 @@ class Rotation:
             collapse(fd, length)
             return 0
         # What was written since the copy, but never after a writer that is faster than that.
-        end = length + policy.max_size if cut.kept else 0
-        with self._writing:
-            while length < end:
-                block = os.pread(fd, min(_CHUNK, end - length), length) or _end_or_more(fd, length)
+        end = length + policy.max_size if cut.kept and not cut.dropped else 0
+        while length < end and (block := os.pread(fd, min(_CHUNK, end - length), length)):
+            write_all(out, block)
+            length += len(block)
+        with self._writing:  # the loop may wait for this one, so it is short
+            for _ in range(_LAST_LOOKS if length < end else 0):
+                block = _end_or_more(fd, length)
                 if not block:
                     return 0
                 write_all(out, block)

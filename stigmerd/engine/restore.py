@@ -18,6 +18,10 @@ DIED_IN_SPAWN = "the daemon died while it was being started"
 
 LIVE = frozenset(phase.name for phase in LIVE_PHASES)
 
+RECORDED = 256
+"""Restarts in the window that the next daemon is told of at most. All of them are in every change that is written:
+of a budget of ten thousand, restarts would cost ever more. Who allows more than this is not counted strictly."""
+
 
 def to_record(view: View, definition: str, now: float, clock: Clock) -> ComponentRecord:
     """What the next daemon has to know about a component. ``definition`` is its digest, which costs too
@@ -41,7 +45,7 @@ def to_record(view: View, definition: str, now: float, clock: Clock) -> Componen
         charge=state.charge,
         trial=state.trial,
         restarts=state.restarts,
-        counted_boot=tuple(boot - (now - at) for at in state.history.counted),
+        counted_boot=tuple(boot - (now - at) for at in state.history.counted[-RECORDED:]),
         streak=state.history.streak,
         delay=state.history.delay,
         failed_because=state.failed_because.name if state.failed_because else None,

@@ -144,6 +144,60 @@ async def test_neighbours_and_strangers_live_on(tmp_path: Path, offer: str) -> N
         await end(neighbour)
 
 
+DESERTER = """
+import os, time
+if os.fork() == 0:
+    os.setsid()
+    with open({root!r} + "/cgroup.procs", "w") as procs:
+        procs.write("0")
+    if os.fork() == 0:
+        os.execv("/bin/sh", ["sh", "-c", "echo $$ > escaped; exec sleep 60"])
+    os._exit(0)
+time.sleep(60)
+"""
+"""Moves a grandchild into another cgroup, which root can."""
+
+
+def root_of_cgroups() -> str:
+    """Where root may move processes to."""
+    base = cgroup.find_base("/")
+    if os.geteuid() != 0 or base is None:
+        pytest.skip("Linux only, and only where root has cgroups of its own")
+    return os.path.dirname(base)
+
+
+@pytest.mark.parametrize("ending", ["stop", "kill"])
+async def test_stop_ends_who_left_the_leaf(tmp_path: Path, ending: str) -> None:
+    async with bench(tmp_path) as at:
+        life = await at.python(DESERTER.format(root=root_of_cgroups()))
+        escaped = await at.pid("escaped")
+        if ending == "kill":
+            await life.kill()
+        else:
+            await life.terminate("SIGTERM")
+            with trio.move_on_after(0.3) as grace:
+                await life.wait_gone()
+            assert grace.cancelled_caught, "somebody is alive"
+            assert await life.survivors() == (escaped,)
+            await life.kill()
+        assert not is_running(escaped)
+        await life.release()
+
+
+async def test_who_left_the_leaf_of_a_life_that_crashed_is_ended_a_moment_later(tmp_path: Path) -> None:
+    async with bench(tmp_path) as at:
+        life = await at.python(DESERTER.format(root=root_of_cgroups()))
+        escaped = await at.pid("escaped")
+        await life.signal_leader("SIGKILL")
+        await life.wait_exit()
+        await life.kill()
+        await life.release()
+        other = await at.launch("sleep", "60")
+        await wait_until(lambda: not is_running(escaped))
+        assert other.is_alive()
+        await end(other)
+
+
 async def test_simple_stop_takes_a_few_milliseconds(tmp_path: Path) -> None:
     async with bench(tmp_path) as at:
         taken = []

@@ -11,11 +11,19 @@ from stigmerd.core.event import Entry
 from stigmerd.core.exit_status import ExitStatus
 from stigmerd.core.lifecycle import Phase, State
 from stigmerd.core.record import ComponentRecord, Identity
+from stigmerd.core.restart import RestartHistory
 from stigmerd.core.spec import RestartPolicy, RestartWhen
 from stigmerd.core.status import ExitDocument
 from stigmerd.engine.board import View
 from stigmerd.engine.operations import Answer
-from stigmerd.engine.restore import DIED_IN_SPAWN, is_to_return, restored_view, to_record, untold_end
+from stigmerd.engine.restore import (
+    DIED_IN_SPAWN,
+    RECORDED,
+    is_to_return,
+    restored_view,
+    to_record,
+    untold_end,
+)
 from tests.engine.conftest import Supervise
 from tests.engine.fakes import BOOT_ID, FakeLife, FakeWorld, Program, component
 
@@ -33,6 +41,26 @@ def told(world: FakeWorld, *events: str, **details: object) -> None:
     for event in events:
         seq = world.events.last_seq + 1
         world.events.append(Entry(seq=seq, at="then", component="web", life=3, event=event, details=details))
+
+
+class StoppedClock:
+    """It is the beginning of all times."""
+
+    def wall(self) -> float:
+        return 0.0
+
+    def boot(self) -> float:
+        return 0.0
+
+
+def test_record_of_a_component_with_a_huge_budget_does_not_grow_with_its_restarts() -> None:
+    counted = tuple(float(at) for at in range(10_000))
+    view = left(Phase.RUNNING)
+    view = replace(view, state=replace(view.state, history=RestartHistory(counted=counted)))
+    record = to_record(view, "digest", now=10_000.0, clock=StoppedClock())
+    assert len(record.counted_boot) == RECORDED
+    restored = restored_view(record, component(), "/log", now=0.0, boot=0.0)
+    assert restored.state.history.counted[-1] == counted[-1] - 10_000.0
 
 
 async def test_exit_that_the_last_daemon_told_is_believed_and_not_told_again(

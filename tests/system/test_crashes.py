@@ -332,3 +332,66 @@ def test_many_signals_only_make_the_end_faster(home: Stack) -> None:
         time.sleep(0.002)
     assert home.daemon.returncode == 0
     assert home.processes() == {}
+
+
+def test_fifty_components_with_probes_outlast_a_daemon_that_is_stopped_for_five_seconds(home: Stack) -> None:
+    probe = '{ exec = { command = "true" }, period = "500ms", failure_threshold = 1 }'
+    home.configure(
+        "".join(f'[component.c{n}]\ncommand = "sleep 1000"\nreadiness = {{ process = {{}} }}\n' for n in range(45))
+        + "".join(f'[component.d{n}]\ncommand = "sleep 1000"\nliveness = {probe}\n' for n in range(5))
+    )
+    home.start()
+    wait_until(lambda: {one["state"] for one in home.call("status")["components"]} == {"running"})
+    assert home.daemon is not None
+    home.daemon.send_signal(signal.SIGSTOP)
+    began = time.monotonic()
+    try:
+        assert home.cli("status").returncode == 4
+        wait_until(lambda: time.monotonic() - began > 5)
+    finally:
+        home.daemon.send_signal(signal.SIGCONT)
+    wait_until(lambda: any(entry["event"] == "suspended" for entry in home.events()))
+    wait_until(lambda: all(home.component(f"d{n}")["probes"][0]["last_at"] for n in range(5)))
+    assert {(one["state"], one["life"], one["restarts"]) for one in home.call("status")["components"]} == {
+        ("running", 1, 0)
+    }
+
+
+WALL_CLOCK = """
+import pathlib, sys, time
+real, offset = time.time, pathlib.Path(sys.argv.pop(1))
+time.time = lambda: real() + float(offset.read_text())
+from stigmerd.__main__ import main
+raise SystemExit(main())
+"""
+"""A daemon whose wall clock is as wrong as a file says."""
+
+
+def test_wall_clock_that_jumps_by_a_day_moves_no_timer_no_window_and_no_uptime(home: Stack) -> None:
+    offset = home.home / "offset"
+    offset.write_text("0")
+    home.configure(
+        """
+        [component.steady]
+        command = "sleep 1000"
+        liveness = { process = {}, period = "200ms", failure_threshold = 1 }
+        [component.crasher]
+        command = "false"
+        restart = { initial_backoff = "1s", backoff_factor = 1, max_restarts = 3, window = "1h" }
+        """
+    )
+    command = [sys.executable, "-P", "-c", WALL_CLOCK, str(offset), "--home", str(home.home)]
+    home.daemon = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    wait_until(home.answers)
+    home.wait_state("steady", "running")
+    began, uptime = time.monotonic(), home.component("steady")["uptime"]
+    for life, jump in ((2, 86400), (3, -86400)):
+        wait_until(lambda life=life: home.component("crasher")["life"] == life)  # type: ignore[misc]
+        offset.write_text(str(jump))
+    assert home.wait_state("crasher", "failed")["life"] == 4
+    steady = home.component("steady")
+    assert 0 <= steady["uptime"] - uptime - (time.monotonic() - began) + 2 < 4
+    assert (steady["state"], steady["life"], home.call("status")["daemon"]["uptime"] < 120) == ("running", 1, True)
+    assert not any(entry["event"] in {"suspended", "unhealthy"} for entry in home.events())
+    days = {entry["at"][:10] for entry in home.events("crasher")}
+    assert len(days) == 3, "the jumps were seen"
