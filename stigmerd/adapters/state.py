@@ -36,6 +36,9 @@ _BAD_KEPT = 5
 _MAX_NUMBER = 2**31 - 1
 """No pid and no honest counter is above it."""
 
+_MAX_SECONDS = 2.0**40
+"""No honest clock and no duration is above it: 34,000 years."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loaded:
@@ -436,6 +439,9 @@ def _check_record(record: ComponentRecord) -> None:
         raise _UnusableError(f"{record.name} has failed for no known reason")
     if not all(0 <= number <= _MAX_NUMBER for number in (record.life, record.restarts, record.streak)):
         raise _UnusableError(f"{record.name} has counters out of range")
+    instants = (record.spawned_boot, record.due_boot, record.delay, *record.counted_boot)
+    if not all(abs(instant) < _MAX_SECONDS for instant in instants if instant is not None):
+        raise _UnusableError(f"{record.name} has instants out of range")
 
 
 def _check_daemon(record: DaemonRecord) -> None:

@@ -537,6 +537,10 @@ TRANSITIONS: Mapping[Phase, Mapping[Event, Transition]] = {
 }
 
 
+TIMED_PHASES = frozenset(phase for phase, row in TRANSITIONS.items() if row[Event.DEADLINE] is not ignore)
+"""Where a deadline leads somewhere. Anywhere else a state has none."""
+
+
 def step(state: State, event: Event, now: float, policy: RestartPolicy, chance: float = 0.0) -> Step:
     """Decide what ``event`` at ``now`` does to a component in ``state``.
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Set
 
-from stigmerd.core.lifecycle import LIVE_PHASES, FailedBecause, Phase, State
+from stigmerd.core.lifecycle import LIVE_PHASES, TIMED_PHASES, FailedBecause, Phase, State
 from stigmerd.core.record import ComponentRecord
 from stigmerd.core.restart import RestartHistory
 from stigmerd.core.spec import ComponentSpec
@@ -53,8 +53,13 @@ def to_record(view: View, definition: str, now: float, clock: Clock) -> Componen
 
 
 def restored_view(record: ComponentRecord, spec: ComponentSpec, log: str, now: float, boot: float) -> View:
-    """The view that goes on where ``record`` ends. A life in it is not proven yet."""
-    returns = is_to_return(record)
+    """The view that goes on where ``record`` ends. A life in it is not proven yet.
+
+    What the phase has no use for is left out: a record may come from anywhere, and a deadline where
+    none leads on would be over for ever.
+    """
+    returns, phase = is_to_return(record), Phase[record.phase]
+    failed_because = record.failed_because if phase is Phase.FAILED else None
 
     def to_now(instant: float | None) -> float | None:
         return None if instant is None else now - (boot - instant)
@@ -65,20 +70,20 @@ def restored_view(record: ComponentRecord, spec: ComponentSpec, log: str, now: f
         spec=spec,
         log=log,
         state=State(
-            phase=Phase[record.phase],
+            phase=phase,
             wanted=record.wanted and not returns,
             life=record.life,
             spawned_at=to_now(record.spawned_boot),
-            due=to_now(record.due_boot),
+            due=to_now(record.due_boot) if phase in TIMED_PHASES else None,
             charge=record.charge,
             trial=record.trial,
             restarts=record.restarts,
             history=RestartHistory(counted=counted, streak=record.streak, delay=record.delay),
-            failed_because=FailedBecause[record.failed_because] if record.failed_because else None,
+            failed_because=FailedBecause[failed_because] if failed_because else None,
         ),
         identity=record.identity,
         started_at=shown.started_at,
-        started_life=record.life if record.phase in {Phase.RUNNING.name, Phase.COMPLETED.name} else record.life - 1,
+        started_life=record.life if phase in {Phase.RUNNING, Phase.COMPLETED} else record.life - 1,
         last_restart_at=shown.last_restart_at,
         note=shown.reason,
         last_exit=shown.last_exit,

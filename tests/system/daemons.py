@@ -21,7 +21,7 @@ from tests.system.forge import Forge, Forged
 
 T = TypeVar("T")
 
-LIMIT = 20.0
+LIMIT = 60.0
 """Seconds for anything that a test waits for: far more than it takes, on a machine that is busy."""
 
 PAUSE = 0.02

@@ -29,7 +29,7 @@ from tests.system.history import HistoryReader
 from tests.system.invariants import check_left_nothing
 from tests.system.soak_stack import ALL, SOLID, STEADY, VARIANTS, Program
 
-SETTLED = 20.0
+SETTLED = 60.0
 """Seconds until everything has to be as it should be, on a machine that is busy."""
 
 PAUSE = 0.05
