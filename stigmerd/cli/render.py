@@ -165,8 +165,9 @@ def table(
     columns, widths = _fit(components, now, width)
     titles = GAP.join(pad(column.title, size) for column, size in zip(columns, widths, strict=True))
     lines: list[Line] = [line("  ", Span(f" {titles}", "off"))]
-    for component in components:
-        lines.append(_row(component, columns, widths, now, component.name == selected))
+    rows = zip(*(column.spans for column in columns), strict=True)
+    for component, spans in zip(components, rows, strict=True):
+        lines.append(_row(component, spans, widths, component.name == selected))
         below = [*remarks(component, now), *(details(component, now) if verbose else _ailing_probes(component))]
         lines += [cut_line(line("     ", *remark), width) for remark in below]
         if component.log and (verbose or component.state == "failed"):
@@ -174,20 +175,33 @@ def table(
     return lines
 
 
+class _Filled(NamedTuple):
+    """A column of one table: the spans of all rows, and what they take of a line."""
+
+    title: str
+    rank: int
+    spans: list[Span]
+    width: int
+
+    @classmethod
+    def of(cls, column: Column, components: Sequence[ComponentDocument], now: float) -> _Filled:
+        spans = [column.cell(component, now) for component in components]
+        width = max(cells(column.title), *(cells(span.text) for span in spans))
+        return cls(column.title, column.rank, spans, width)
+
+
 def _fit(
     components: Sequence[ComponentDocument], now: float, width: int | None
-) -> tuple[list[Column], list[int]]:
+) -> tuple[list[_Filled], list[int]]:
     """The columns that fit, and how wide each is; at the very narrowest, the name is cut."""
-    columns = list(COLUMNS)
+    shown = list(COLUMNS)
     if not any(component.last_restart_at for component in components):
-        columns.pop()
+        shown.pop()
     if any(component.container_id for component in components):
-        columns = [c._replace(title="PID/CONTAINER") if c.title == "PID" else c for c in columns]
+        shown = [c._replace(title="PID/CONTAINER") if c.title == "PID" else c for c in shown]
+    columns = [_Filled.of(column, components, now) for column in shown]
     while True:
-        widths = [
-            max(cells(column.title), *(cells(column.cell(c, now).text) for c in components))
-            for column in columns
-        ]
+        widths = [column.width for column in columns]
         excess = 3 + sum(widths) + len(GAP) * (len(columns) - 1) - (width or 10**6)
         victim = max(columns, key=lambda column: column.rank)
         if excess <= 0 or victim.rank == 0:
@@ -196,15 +210,12 @@ def _fit(
         columns.remove(victim)
 
 
-def _row(
-    component: ComponentDocument, columns: Sequence[Column], widths: Sequence[int], now: float, selected: bool
-) -> Line:
+def _row(component: ComponentDocument, texts: Sequence[Span], widths: Sequence[int], selected: bool) -> Line:
     symbol = symbol_of(component)
     spans = [Span(pad(symbol.text, 3), "selected" if selected else symbol.style)]
-    for column, size in zip(columns, widths, strict=True):
-        span = column.cell(component, now)
-        spans.append(Span(pad(span.text, size), "selected" if selected else span.style))
-        spans.append(Span(GAP, "selected" if selected else ""))
+    gap = Span(GAP, "selected" if selected else "")
+    for span, size in zip(texts, widths, strict=True):
+        spans += (Span(pad(span.text, size), "selected" if selected else span.style), gap)
     return tuple(spans[:-1])
 
 
