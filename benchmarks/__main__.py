@@ -10,11 +10,11 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import idle, respawn, startup, status
+from benchmarks import idle, peers, respawn, startup, status
 from benchmarks.subjects import build
 from benchmarks.table import Row, render
 
-NAMES = ("respawn", "startup", "idle", "status")
+NAMES = ("respawn", "startup", "idle", "status", "peers")
 
 
 def main() -> int:
@@ -36,6 +36,7 @@ def main() -> int:
         "startup": lambda folder: startup.measure(folder, counts(1, 10, 100, 1000), rounds=3),
         "idle": lambda folder: idle.measure(folder, counts(10, 100, 1000), options.seconds),
         "status": lambda folder: status.measure(folder, counts(10, 100, 1000), options.rounds),
+        "peers": lambda folder: peers.measure(folder, min(options.rounds, 10)),
     }
     _raise_descriptor_limit()
     rows: list[Row] = []

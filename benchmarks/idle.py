@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
+
 from benchmarks.subjects import Subject, daemon_of_children
 from benchmarks.table import Row
 
@@ -40,10 +42,19 @@ def _at_rest(subject: Subject, name: str, seconds: float) -> list[Row]:
     time.sleep(seconds)
     used = _processor_seconds(subject) - before
     memory = subject.process.memory_info().rss / MIB
+    helper = sum(child.memory_info().rss for child in subject.process.children() if is_spawner(child)) / MIB
     return [
         Row(name=f"idle processor, {name}", unit="%", ours=100 * used / seconds),
-        Row(name=f"memory, {name}", unit="MiB", ours=memory),
+        Row(name=f"memory, {name}", unit="MiB", ours=memory, note=f"and {helper:.1f} of its spawner"),
     ]
+
+
+def is_spawner(process: psutil.Process) -> bool:
+    """Whether a child of the daemon is no component of it."""
+    try:
+        return any("spawner.main" in word for word in process.cmdline())
+    except psutil.NoSuchProcess:  # a probe's command
+        return False
 
 
 def _processor_seconds(subject: Subject) -> float:

@@ -35,11 +35,17 @@ def _one_at_a_time(limit: Subject, ours: Subject, count: int, rounds: int) -> Ro
     times: dict[str, list[float]] = {limit.name: [], ours.name: []}
     for number in range(rounds):
         for subject in (limit, ours):
-            last = subject.starts.latest[number % count]
-            killed_at = _kill(last)
-            times[subject.name].append(_milliseconds(killed_at, subject.starts.wait_next(last)))
-            time.sleep(PAUSE)
+            times[subject.name].append(kill_once(subject, number % count))
     return _row(f"respawn, 1 of {count}", limit, ours, times)
+
+
+def kill_once(subject: Subject, index: int) -> float:
+    """Kill one child, and return the milliseconds until its next life began."""
+    last = subject.starts.latest[index]
+    killed_at = _kill(last)
+    took = _milliseconds(killed_at, subject.starts.wait_next(last))
+    time.sleep(PAUSE)
+    return took
 
 
 def _all_at_once(limit: Subject, ours: Subject, count: int, rounds: int) -> Row:

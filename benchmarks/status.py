@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.subjects import Channel, daemon_of_children, home_of
+from benchmarks.subjects import Channel, Subject, daemon_of_children, home_of
 from benchmarks.table import Row
 
 BARE = [sys.executable, "-c", "import cyclopts, rich.console, rich.table"]
@@ -23,10 +23,9 @@ def measure(folder: Path, counts: tuple[int, ...], rounds: int) -> list[Row]:
         with daemon_of_children(folder, count) as subject:
             subject.starts.wait_all(count)
             time.sleep(1)
-            home, stigmer = home_of(subject), str(Path(sys.executable).with_name("stigmer"))
-            command = [stigmer, "server", "status", "--home", str(home)]
-            rows.append(_request(home, count, rounds))
-            pairs = [(_milliseconds(command), _milliseconds(BARE)) for _ in range(max(rounds // 5, 5))]
+            command = status_command(subject)
+            rows.append(_request(home_of(subject), count, rounds))
+            pairs = [(milliseconds_of(command), milliseconds_of(BARE)) for _ in range(max(rounds // 5, 5))]
             ours, limit = (statistics.median(column) for column in zip(*pairs, strict=True))
             rows.append(Row(name=f"status command, {count}", unit="ms", ours=ours, limit=limit))
     return rows
@@ -42,7 +41,14 @@ def _request(home: Path, count: int, rounds: int) -> Row:
     return Row(name=f"status request, {count}", unit="ms", ours=statistics.median(times))
 
 
-def _milliseconds(command: Sequence[str]) -> float:
+def status_command(subject: Subject) -> list[str]:
+    """What an operator types."""
+    stigmer = str(Path(sys.executable).with_name("stigmer"))
+    return [stigmer, "server", "status", "--home", str(home_of(subject))]
+
+
+def milliseconds_of(command: Sequence[str]) -> float:
+    """How long one run takes."""
     began = time.perf_counter()
     subprocess.run(command, stdout=subprocess.DEVNULL, check=False)
     return 1e3 * (time.perf_counter() - began)

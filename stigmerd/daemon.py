@@ -560,7 +560,7 @@ class Daemon:
 
     def _document(self, name: str) -> ComponentDocument:
         component = self._supervisor.component(name)
-        document = component.view.to_document(trio.current_time(), self._clock.wall())
+        document = self._supervisor.board.document(name, trio.current_time(), self._clock.wall())
         note = component.life.note if component.life is not None else ""
         return document if document.reason or not note else msgspec.structs.replace(document, reason=note)
 

@@ -8,6 +8,7 @@ Source: cgroups(7); Documentation/admin-guide/cgroup-v2.rst; systemd's CGROUP_DE
 from __future__ import annotations
 
 import errno
+import functools
 import hashlib
 import os
 import signal
@@ -105,6 +106,8 @@ class Leaf:
 
     def oom_kills(self) -> int | None:
         """How many of it the out-of-memory killer took, None where the kernel does not count here."""
+        if not _has_memory_controller(os.path.dirname(self.path)):
+            return None
         return _keyed(f"{self.path}/memory.events").get("oom_kill")
 
     def remove(self) -> bool:
@@ -202,6 +205,14 @@ def leaves(home: str) -> list[Leaf]:
     except OSError:
         return []
     return [Leaf(path) for path in paths if _is_leaf(path) and os.path.isdir(path)]
+
+
+@functools.cache
+def _has_memory_controller(base: str) -> bool:
+    """Whether the kernel counts for the leaves here. Cached: a failed open comes between an exit and the next spawn."""
+    with suppress(OSError), open(f"{base}/cgroup.subtree_control", encoding="ascii") as file:
+        return "memory" in file.read().split()
+    return False
 
 
 def remove_base(base: str) -> None:

@@ -160,6 +160,10 @@ class ContainerLife:
         await self._insist(self._unpause)
         await self._insist(partial(self._send, signal))
 
+    def is_gone(self) -> bool:
+        """Never told at once: only the engine knows."""
+        return False
+
     async def wait_gone(self) -> None:
         """Wait until the container is not running. Its processes do not outlive its init."""
         while True:

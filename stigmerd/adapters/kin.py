@@ -112,6 +112,10 @@ class Kin:
             found.add(self._leader.pid)
         return tuple(sorted(found))
 
+    def is_gone(self) -> bool:
+        """Whether nobody is alive, where the leaf has them all; else False."""
+        return self._sealed and self._leader.is_over() and not self._is_populated()
+
     async def wait_gone(self) -> None:
         """Wait until nobody is alive."""
         await self._leader.wait_over()
@@ -124,9 +128,8 @@ class Kin:
 
     async def kill(self) -> None:
         """Kill until nobody is alive, however long that takes."""
-        await trio.lowlevel.checkpoint_if_cancelled()
-        if self._sealed and self._leader.is_over() and not self._is_populated():
-            return  # an ordinary crash: nothing else stands between it and the next spawn
+        if self.is_gone():
+            return
         pauses = _doubling(FIRST_PAUSE, KILL_PAUSE)
         if not self._leader.is_over():
             await self.get_to_know()

@@ -323,6 +323,10 @@ class ProcessLife:
         self._leader.signal_group(proc.signal_number(signal))
         self._leader.signal_group(SIGCONT)
 
+    def is_gone(self) -> bool:
+        """Whether nothing of this life is alive, where a leaf tells."""
+        return self._kin.is_gone()
+
     async def wait_gone(self) -> None:
         """Wait until nothing of this life is alive."""
         await self._kin.wait_gone()

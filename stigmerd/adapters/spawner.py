@@ -20,7 +20,7 @@ import gc
 import marshal
 import os
 import resource
-import sys
+import struct
 from io import BytesIO
 
 from stigmerd.adapters.prepare import Refused, candidates, check_nofile, exec_refusal, find_owner, find_program
@@ -28,8 +28,10 @@ from stigmerd.adapters.prepare import Refused, candidates, check_nofile, exec_re
 MESSAGE_LIMIT = 96 * 1024
 """Bytes of one order. A socket takes twice that from anybody; what is larger is spawned elsewhere."""
 
-DESCRIPTOR_SIZE = ctypes.sizeof(ctypes.c_int)
-ANCILLARY_SIZE = _socket.CMSG_LEN(3 * DESCRIPTOR_SIZE)
+DESCRIPTORS = struct.Struct("3i")
+"""Output, leaf, and pipe for reports."""
+
+ANCILLARY_SIZE = _socket.CMSG_LEN(DESCRIPTORS.size)
 
 SYS_CLONE3 = 435
 """The same number on all machines. Source: linux/arch/*/syscall.tbl."""
@@ -133,12 +135,10 @@ def _report_clone(pipe: int, pid: int) -> None:
         report(pipe, 0, number, os.strerror(number))
 
 
-def _receive(orders: _socket.socket) -> tuple[bytes, list[int]]:
+def _receive(orders: _socket.socket) -> tuple[bytes, tuple[int, ...]]:
     """The next order and its descriptors, closed by an exec, which ``socket.recv_fds`` does not see to."""
     message, ancillary, _, _ = orders.recvmsg(MESSAGE_LIMIT, ANCILLARY_SIZE, _socket.MSG_CMSG_CLOEXEC)
-    descriptors = b"".join([data for _, _, data in ancillary])
-    starts = range(0, len(descriptors), DESCRIPTOR_SIZE)
-    return message, [int.from_bytes(descriptors[at : at + DESCRIPTOR_SIZE], sys.byteorder) for at in starts]
+    return message, DESCRIPTORS.unpack(ancillary[0][2]) if ancillary else ()
 
 
 class _Library:

@@ -210,11 +210,10 @@ class _Birth:
             stack.callback(os.close, output)
             folder = leaf.open_folder()
             stack.callback(os.close, folder)
-            self._reading, writing = os.pipe()
+            self._reading, writing = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
             stack.callback(os.close, writing)
             self._descriptors = (output, folder, writing)
             self._unsent = stack.pop_all()
-        os.set_blocking(self._reading, False)
         self._unclaimed.enter_context(children.spawning())
 
     @classmethod

@@ -103,6 +103,8 @@ def cut_line(spans: Line, width: int | None) -> Line:
 
 def pad(text: str, width: int) -> str:
     """The text, cut or filled up to exactly ``width`` columns."""
+    if text.isascii() and len(text) <= width:
+        return text.ljust(width)
     text = cut(text, width)
     return text + " " * (width - cells(text))
 

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import trio
 
 from stigmerd.control.protocol import PROTOCOL, ErrorCode, ProtocolError, encode_notification, quote
-from stigmerd.core.status import to_plain
+from stigmerd.core.status import to_json
 from stigmerd.engine.operations import Answer, EventFeed, Operations
 
 STATUS_PERIOD = 0.1
@@ -58,9 +58,10 @@ Check = Callable[[object], Any]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Method:
-    """One method that is answered once. With ``ends`` the connection is closed after the answer."""
+    """One method that is answered once; an answer in bytes is JSON already. With ``ends`` the connection is
+    closed after it."""
 
-    call: Callable[..., Awaitable[Mapping[str, object]]]
+    call: Callable[..., Awaitable[Mapping[str, object] | bytes]]
     required: Mapping[str, Check] = field(default_factory=dict)
     optional: Mapping[str, Check] = field(default_factory=dict)
     ends: bool = False
@@ -148,9 +149,8 @@ async def _hello(context: Context) -> Mapping[str, object]:
     return {"protocol": PROTOCOL, "version": context.hello.version, "pid": context.hello.pid}
 
 
-async def _status(context: Context, names: Sequence[str] = (), verbose: bool = False) -> Mapping[str, object]:
-    document: dict[str, object] = to_plain(await context.operations.status(names, verbose=verbose))
-    return document
+async def _status(context: Context, names: Sequence[str] = (), verbose: bool = False) -> bytes:
+    return to_json(await context.operations.status(names, verbose=verbose))
 
 
 async def _start(

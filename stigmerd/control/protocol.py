@@ -199,8 +199,10 @@ def encode_request(request_id: str | int, method: str, params: Mapping[str, obje
     return _encode({"id": request_id, "method": method, "params": params})
 
 
-def encode_result(request_id: str | int, result: Mapping[str, object]) -> bytes:
-    """The answer to a request that was carried out, as one line."""
+def encode_result(request_id: str | int, result: Mapping[str, object] | bytes) -> bytes:
+    """The answer to a request that was carried out, as one line. ``result`` may be JSON in ASCII already."""
+    if isinstance(result, bytes):
+        return _embed({"id": request_id}, "result", result)
     return _encode({"id": request_id, "result": result})
 
 
@@ -211,8 +213,15 @@ def encode_error(request_id: str | int | None, code: ErrorCode, message: str) ->
 
 
 def encode_notification(method: str, params: object) -> bytes:
-    """What a subscriber is told, as one line."""
+    """What a subscriber is told, as one line. ``params`` may be JSON in ASCII already."""
+    if isinstance(params, bytes):
+        return _embed({"method": method}, "params", params)
     return _encode({"method": method, "params": params})
+
+
+def _embed(members: Mapping[str, object], name: str, encoded: bytes) -> bytes:
+    """One line of ``members``, and of one more that is encoded already."""
+    return b'%s,"%s":%s}\n' % (_encode(members)[:-2], name.encode("ascii"), encoded)
 
 
 def _encode(members: Mapping[str, object]) -> bytes:

@@ -23,6 +23,8 @@ from stigmerd.core.spec import RestartPolicy, RestartWhen
 class Phase(enum.Enum):
     """Where a component is. The values are the words of the status document, but for SPAWNING."""
 
+    __hash__ = object.__hash__  # Enum's own is written in Python, and every decision looks several up
+
     DOWN = "stopped"
     WAITING = "waiting"
     """Wanted, no life, and a gate (dependency, port, engine) is to be passed."""
@@ -42,6 +44,8 @@ class Phase(enum.Enum):
 
 class Event(enum.Enum):
     """What can happen to a component."""
+
+    __hash__ = object.__hash__
 
     UP = "up"
     """An operator, the daemon's start or a reload wants it up."""

@@ -6,6 +6,7 @@ is ever left out. Nothing here holds the value of an environment variable.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -107,3 +108,15 @@ def is_stack_healthy(components: tuple[ComponentDocument, ...]) -> bool:
 def to_plain(document: msgspec.Struct) -> Any:  # noqa: ANN401  (JSON is what it is)
     """The document as dicts, lists and scalars."""
     return msgspec.to_builtins(document)
+
+
+def to_json(document: msgspec.Struct) -> bytes:
+    """The document as JSON in ASCII: on one line, whatever text a component brought in.
+
+    Mostly there is ASCII only, which msgspec writes ten times as fast as ``json`` does.
+    """
+    try:
+        encoded = msgspec.json.encode(document)
+    except UnicodeEncodeError:  # a lone surrogate
+        encoded = b"\xff"
+    return encoded if encoded.isascii() else json.dumps(to_plain(document), separators=(",", ":")).encode("ascii")

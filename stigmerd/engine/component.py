@@ -54,6 +54,10 @@ ENGINE_PERIOD = 5.0
 GATE_PERIODS = {"port": 1.0, "engine": ENGINE_PERIOD}
 """Seconds between two looks at a gate whose opening nobody announces."""
 
+PASSES_TO_BEGIN = 2
+"""Passes of the loop from a message to a component until it was surely taken in: within one pass, who is
+first is left to chance."""
+
 MERGE_WINDOW = 0.25
 """Seconds from the begin of a life that a restart asked for, in which one more restart means that same
 life: ten restarts asked for at once are one, and who asks after that gets another."""
@@ -574,7 +578,14 @@ class Component:
 
     async def _see_through(self, tenure: Tenure) -> None:
         ended = await tenure.run()
+        if ended.over and not isinstance(self._spec.runs, ProcessSpec):
+            await tenure.bury()  # a dead container still has the name that the next one needs
         self._saw(partial(self._over, tenure, ended))
+        if ended.over:
+            # Once the component has taken that in, and begun the next life where there is to be one.
+            for _ in range(PASSES_TO_BEGIN):
+                await trio.lowlevel.cancel_shielded_checkpoint()
+            await tenure.bury()
 
     def _grace_ran_out(self) -> None:
         self._teller.event("killed", self._state.life, reason=self._cause, message="still alive when the grace ran out")
@@ -705,7 +716,9 @@ class Component:
         if life.is_alive():  # else it is over without our doing, and no grace of it ran out
             tenure.end(self._spec.stop, 0.0)
         ended = await tenure.run()
-        if not ended.over:
+        if ended.over:
+            await tenure.bury()
+        else:
             self._lingering = tenure
             self._show(survivors=ended.survivors)
         if self._state.has_life:

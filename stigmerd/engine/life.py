@@ -50,6 +50,7 @@ class Tenure:
         self._on_exit = on_exit
         self._on_kill = on_kill
         self._exited = trio.Event()
+        self._is_buried = False
         self._status: ExitStatus | None = None
         self._calm = trio.CancelScope()
         """Left when the end is asked for. A nursery that waits for that and for the exit costs a thousand
@@ -69,14 +70,15 @@ class Tenure:
         """Wait for the life's end, however it comes, and leave nothing of it alive.
 
         A leader that ends by itself takes the rest with it at once; one that was asked to end
-        leaves the others the rest of the grace.
+        leaves the others the rest of the grace. What was asked to end is buried too; a crash is not,
+        as the next spawn need not wait for that: :meth:`bury` follows.
         """
         if not self._calm.cancel_called:  # after a bug it is run once more, to end
             with self._calm:
                 await self._watch()
         over = await self._clear_up() if self._exited.is_set() else await self._end()
-        if over:
-            await self._bury()
+        if over and self._calm.cancel_called:
+            await self.bury()
         return Ended(over=over, status=self._status, survivors=() if over else await self._survivors())
 
     async def _end(self) -> bool:
@@ -107,7 +109,7 @@ class Tenure:
             tasks.start_soon(self._watch)
             await self._exited.wait()
             tasks.cancel_scope.cancel()
-        await self._bury()
+        await self.bury()
         return self._status
 
     async def _watch(self) -> None:
@@ -137,6 +139,8 @@ class Tenure:
             await self.life.run(self._policy.pre_stop or ())
 
     async def _kill(self, bound: float = KILL_BOUND) -> bool:
+        if self._exited.is_set() and self.life.is_gone():
+            return True  # an ordinary crash: nothing else stands between it and the next spawn
         with trio.move_on_after(bound) as scope:
             await self.life.kill()
             if not self._exited.is_set():  # a wait for what is so already is a scheduling round
@@ -153,6 +157,9 @@ class Tenure:
         pid = self.life.identity.pid
         return (pid,) if pid is not None and not self._exited.is_set() else ()
 
-    async def _bury(self) -> None:
-        with trio.move_on_after(RELEASE_BOUND):
-            await self.life.release()
+    async def bury(self) -> None:
+        """Reap the leader and give back what the life held, unless that was done."""
+        if not self._is_buried:
+            self._is_buried = True
+            with trio.move_on_after(RELEASE_BOUND, shield=True):  # also where the next life is under way
+                await self.life.release()

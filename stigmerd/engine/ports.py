@@ -100,6 +100,10 @@ class Life(Protocol):
         """Send the stop signal to the whole process group, and SIGCONT with it."""
         ...
 
+    def is_gone(self) -> bool:
+        """Whether nothing of this life is alive, where that can be told at once; else False."""
+        ...
+
     async def wait_gone(self) -> None:
         """Wait until nothing of this life is alive, descendants included. Kills nothing."""
         ...

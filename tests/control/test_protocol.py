@@ -206,3 +206,13 @@ def test_framer_refuses_a_line_beyond_the_limit_ended_or_not(end: bytes) -> None
     framer.feed(b"x" * (MAX_LINE + 1) + end)
     with pytest.raises(LineTooLongError, match="65536"):
         framer.next_line()
+
+
+@given(JSON)
+def test_what_is_encoded_already_is_put_in_as_it_is(value: object) -> None:
+    encoded = json.dumps(value).encode()
+    assert json.loads(encode_result("one", encoded)) == {"jsonrpc": "2.0", "id": "one", "result": value}
+    told = encode_notification("status", encoded)
+    assert json.loads(told) == {"jsonrpc": "2.0", "method": "status", "params": value}
+    assert told.endswith(b"\n")
+    assert told.count(b"\n") == 1

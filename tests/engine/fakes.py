@@ -124,6 +124,9 @@ class FakeLife:
         if self._program.dies_after is not None:
             trio.lowlevel.spawn_system_task(self._expire, self._program.dies_after, ExitStatus(signal=signal))
 
+    def is_gone(self) -> bool:
+        return self._status is not None and (self._program.child_outlives == 0.0 or self._gone.is_set())
+
     async def wait_gone(self) -> None:
         await self._gone.wait()
 
