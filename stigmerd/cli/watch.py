@@ -25,7 +25,7 @@ from stigmerd.cli.render import below, heading
 from stigmerd.cli.status import last_known, print_status, status
 from stigmerd.cli.table import Table
 from stigmerd.cli.terminal import LiveTerminal, can_be_taken, ended_by_signals
-from stigmerd.control.client import ControlError
+from stigmerd.control.client import Client, ControlError
 from stigmerd.core.event import Entry
 from stigmerd.core.status import ComponentDocument, StatusDocument
 
@@ -147,6 +147,12 @@ def with_usage(document: StatusDocument, before: StatusDocument | None) -> Statu
             component = msgspec.structs.replace(component, **usage)
         components.append(component)
     return msgspec.structs.replace(document, components=tuple(components))
+
+
+def _opposite(client: Client, name: str) -> str:
+    """What turns a component round: decided by its state now, of which the screen is told a moment later."""
+    (component,) = fetch_status(client, [name]).components
+    return "start" if component.state in DOWN else "stop"
 
 
 class Listing:
@@ -281,30 +287,29 @@ class Watch:
             self._message = ""
         if key in {"up", "down"}:
             self._selected += -1 if key == "up" else 1
-        elif name is None or self._document is None:
+        elif name is None:
             return
-        elif key == "r":
-            self._act("restart", name)
-        elif key == "s":
-            is_down = self._document.components[self._selected].state in DOWN
-            self._act("start" if is_down else "stop", name)
+        elif key in {"r", "s"}:
+            self._act(key, name)
         elif key == "l":
             self._leave_for_logs(name)
         elif key == "e":
             self._leave_for_report(name)
 
-    def _act(self, method: str, name: str) -> None:
+    def _act(self, key: str, name: str) -> None:
         """Ask the daemon in the background, so that the screen goes on."""
-        self._message = f"{method} {escape_line(name)} …"
+        self._message = f"{'restart' if key == 'r' else 'stop or start'} {escape_line(name)} …"
 
         def ask() -> None:
+            method = ""
             try:
                 with explained(self._home), open_client(self._home) as client:
+                    method = "restart" if key == "r" else _opposite(client, name)
                     answers = client.call(method, names=[name])["components"]
                 text = "; ".join(f"{a['name']}: {a['state']} {a['message']}".strip() for a in answers)
             except CommandError as exc:
                 text = str(exc)
-            self._actions.put(escape_line(f"{method}: {text}"))
+            self._actions.put(escape_line(": ".join(filter(None, (method, text)))))
 
         threading.Thread(target=ask, daemon=True).start()
 
