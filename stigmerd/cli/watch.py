@@ -32,6 +32,9 @@ from stigmerd.core.status import ComponentDocument, StatusDocument
 TICK = 0.1
 """Seconds after which keys, events and the size of the terminal are looked at again."""
 
+REDRAW = 0.5
+"""Seconds after which what only grows older is drawn anew: a thousand rows take a while."""
+
 RECONNECT = 0.3
 
 USAGE_PERIOD = 2.0
@@ -224,28 +227,41 @@ class Watch:
 
     def run(self) -> int:
         """Draw and obey until ``q``."""
+        size, due = (0, 0), 0.0
         while True:
-            self._take_news()
-            self._screen.draw(self._lines())
+            has_news = self._take_news()
+            if has_news or size != self._screen.size() or time.monotonic() >= due:
+                size, due = self._screen.size(), time.monotonic() + REDRAW
+                self._screen.draw(self._lines())
             key = self._screen.read_key(TICK)
             if key == "q":
                 return OK
-            self._obey(key)
+            if key:
+                self._obey(key)
+                due = 0.0
 
-    def _take_news(self) -> None:
+    def _take_news(self) -> bool:
+        """Take in what has come from the daemon, from what was asked for, and into the history. Whether any has."""
+        has_news = False
         while not self._feed.news.empty():
-            news = self._feed.news.get()
-            if isinstance(news, str):
-                self._message = news
-                self._document = self._without_daemon()
-            else:
-                if self._document is None or self._document.daemon is None:
-                    self._message = ""
-                self._document = with_usage(news, self._document)
-            self._arrived = time.monotonic()
+            self._take(self._feed.news.get())
+            has_news = True
         while not self._actions.empty():
             self._message = self._actions.get()
-        self._events.extend(e for e in self._history.poll() if not self._names or e.component in self._names)
+            has_news = True
+        events = [e for e in self._history.poll() if not self._names or e.component in self._names]
+        self._events.extend(events)
+        return has_news or bool(events)
+
+    def _take(self, news: StatusDocument | str) -> None:
+        if isinstance(news, str):
+            self._message = news
+            self._document = self._without_daemon()
+        else:
+            if self._document is None or self._document.daemon is None:
+                self._message = ""
+            self._document = with_usage(news, self._document)
+        self._arrived = time.monotonic()
 
     def _without_daemon(self) -> StatusDocument | None:
         """What a daemon that does not answer left, and which of its processes are alive."""
@@ -283,8 +299,7 @@ class Watch:
 
     def _obey(self, key: str) -> None:
         name = self._selected_name()
-        if key:
-            self._message = ""
+        self._message = ""
         if key in {"up", "down"}:
             self._selected += -1 if key == "up" else 1
         elif name is None:
