@@ -90,10 +90,11 @@ def logs(wish: Wish, *, home: str | None) -> int:
         past = {reader.name: _past(reader, wish, selection, is_whole=not is_followed) for reader in readers}
         for entry in interleave(past):
             printer.write(entry)
+        fresh = selection._replace(start=None)  # what comes now is young, whatever time it tells
         while is_followed:
             printer.flush()
             time.sleep(POLL)
-            new = {reader.name: [entry for entry in reader.read(BURST) if selection.wants(entry)] for reader in readers}
+            new = {reader.name: [entry for entry in reader.read(BURST) if fresh.wants(entry)] for reader in readers}
             for entry in interleave(new):
                 printer.write(entry)
     printer.flush()

@@ -59,9 +59,7 @@ def _verdict(document: StatusDocument, width: int | None) -> Line:
         return line(Span("✓ healthy", "good"), ": the stack has no components")
     ailing = [component for component in document.components if not component.healthy]
     if not ailing:
-        down = sum(component.state == "stopped" for component in document.components)
-        wanted = len(document.components) - down
-        return line(Span("✓ healthy", "good"), f": {wanted} of {wanted} up{f', {down} stopped' if down else ''}")
+        return line(Span("✓ healthy", "good"), f": {_count(document.components)}")
     required = [component for component in ailing if not component.optional]
     worst_first = sorted(required or ailing, key=_urgency)
     what = [f"{escape_line(component.name)} is {escape_line(component.state)}" for component in worst_first]
@@ -70,6 +68,15 @@ def _verdict(document: StatusDocument, width: int | None) -> Line:
     coming = all(component.state in {"starting", "waiting", "stopping"} for component in required)
     verdict = Span("↻ not yet healthy", "busy") if coming else Span("✗ unhealthy", "bad")
     return _listing(verdict, "", what, width)
+
+
+def _count(components: Sequence[ComponentDocument]) -> str:
+    """How many are up, not yet ready, and down as they are to be."""
+    down = sum(component.state == "stopped" for component in components)
+    unready = sum(component.state == "running" and not component.ready for component in components)
+    up = len(components) - down
+    counts = [f"{up} of {up} up", f"{unready} not ready" if unready else "", f"{down} stopped" if down else ""]
+    return ", ".join(filter(None, counts))
 
 
 def _urgency(component: ComponentDocument) -> int:
@@ -221,4 +228,6 @@ def _latency(probe: ProbeDocument) -> list[Line]:
 
 def _milliseconds(seconds: float | None) -> str:
     milliseconds = (seconds or 0.0) * 1000
+    if milliseconds < 0.05:
+        return "<0.1ms"
     return f"{milliseconds:.3g}ms" if milliseconds < 999 else f"{milliseconds / 1000:.3g}s"

@@ -25,12 +25,15 @@ from stigmerd.cli.render import below, heading
 from stigmerd.cli.status import last_known, print_status, status
 from stigmerd.cli.table import Table
 from stigmerd.cli.terminal import LiveTerminal, can_be_taken, ended_by_signals
-from stigmerd.control.client import ControlError
+from stigmerd.control.client import Client, ControlError
 from stigmerd.core.event import Entry
 from stigmerd.core.status import ComponentDocument, StatusDocument
 
 TICK = 0.1
 """Seconds after which keys, events and the size of the terminal are looked at again."""
+
+REDRAW = 0.5
+"""Seconds after which what only grows older is drawn anew: a thousand rows take a while."""
 
 RECONNECT = 0.3
 
@@ -149,6 +152,12 @@ def with_usage(document: StatusDocument, before: StatusDocument | None) -> Statu
     return msgspec.structs.replace(document, components=tuple(components))
 
 
+def _opposite(client: Client, name: str) -> str:
+    """What turns a component round: decided by its state now, of which the screen is told a moment later."""
+    (component,) = fetch_status(client, [name]).components
+    return "start" if component.state in DOWN else "stop"
+
+
 class Listing:
     """The table cut to the rows that there are: what is selected stays in sight."""
 
@@ -218,28 +227,41 @@ class Watch:
 
     def run(self) -> int:
         """Draw and obey until ``q``."""
+        size, due = (0, 0), 0.0
         while True:
-            self._take_news()
-            self._screen.draw(self._lines())
+            has_news = self._take_news()
+            if has_news or size != self._screen.size() or time.monotonic() >= due:
+                size, due = self._screen.size(), time.monotonic() + REDRAW
+                self._screen.draw(self._lines())
             key = self._screen.read_key(TICK)
             if key == "q":
                 return OK
-            self._obey(key)
+            if key:
+                self._obey(key)
+                due = 0.0
 
-    def _take_news(self) -> None:
+    def _take_news(self) -> bool:
+        """Take in what has come from the daemon, from what was asked for, and into the history. Whether any has."""
+        has_news = False
         while not self._feed.news.empty():
-            news = self._feed.news.get()
-            if isinstance(news, str):
-                self._message = news
-                self._document = self._without_daemon()
-            else:
-                if self._document is None or self._document.daemon is None:
-                    self._message = ""
-                self._document = with_usage(news, self._document)
-            self._arrived = time.monotonic()
+            self._take(self._feed.news.get())
+            has_news = True
         while not self._actions.empty():
             self._message = self._actions.get()
-        self._events.extend(e for e in self._history.poll() if not self._names or e.component in self._names)
+            has_news = True
+        events = [e for e in self._history.poll() if not self._names or e.component in self._names]
+        self._events.extend(events)
+        return has_news or bool(events)
+
+    def _take(self, news: StatusDocument | str) -> None:
+        if isinstance(news, str):
+            self._message = news
+            self._document = self._without_daemon()
+        else:
+            if self._document is None or self._document.daemon is None:
+                self._message = ""
+            self._document = with_usage(news, self._document)
+        self._arrived = time.monotonic()
 
     def _without_daemon(self) -> StatusDocument | None:
         """What a daemon that does not answer left, and which of its processes are alive."""
@@ -277,34 +299,32 @@ class Watch:
 
     def _obey(self, key: str) -> None:
         name = self._selected_name()
-        if key:
-            self._message = ""
+        self._message = ""
         if key in {"up", "down"}:
             self._selected += -1 if key == "up" else 1
-        elif name is None or self._document is None:
+        elif name is None:
             return
-        elif key == "r":
-            self._act("restart", name)
-        elif key == "s":
-            is_down = self._document.components[self._selected].state in DOWN
-            self._act("start" if is_down else "stop", name)
+        elif key in {"r", "s"}:
+            self._act(key, name)
         elif key == "l":
             self._leave_for_logs(name)
         elif key == "e":
             self._leave_for_report(name)
 
-    def _act(self, method: str, name: str) -> None:
+    def _act(self, key: str, name: str) -> None:
         """Ask the daemon in the background, so that the screen goes on."""
-        self._message = f"{method} {escape_line(name)} …"
+        self._message = f"{'restart' if key == 'r' else 'stop or start'} {escape_line(name)} …"
 
         def ask() -> None:
+            method = ""
             try:
                 with explained(self._home), open_client(self._home) as client:
+                    method = "restart" if key == "r" else _opposite(client, name)
                     answers = client.call(method, names=[name])["components"]
                 text = "; ".join(f"{a['name']}: {a['state']} {a['message']}".strip() for a in answers)
             except CommandError as exc:
                 text = str(exc)
-            self._actions.put(escape_line(f"{method}: {text}"))
+            self._actions.put(escape_line(": ".join(filter(None, (method, text)))))
 
         threading.Thread(target=ask, daemon=True).start()
 

@@ -295,6 +295,28 @@ def test_followed_log_survives_restarts_and_shows_a_line_within_100_ms(running: 
     assert seen - written < 0.25  # 100 ms, and the noise of a busy machine
 
 
+def test_followed_line_without_a_time_is_young_whatever_was_written_before(running: Stack) -> None:
+    command = [sys.executable, "-m", "stigmerd.cli", "server", "logs", "web", "-f", "--since", "0s"]
+    with subprocess.Popen([*command, "--home", str(running.home)], stdout=subprocess.PIPE) as follower:
+        assert follower.stdout is not None
+        is_seen = threading.Event()
+
+        def write() -> None:
+            with (running.home / "logs" / "web.log").open("ab", buffering=0) as end:
+                while not is_seen.wait(0.05):  # nothing tells when it follows
+                    end.write(b"no time in here\n")
+
+        writer = threading.Thread(target=write)
+        writer.start()
+        try:
+            assert follower.stdout.readline() == b"no time in here\n"
+        finally:
+            is_seen.set()
+            writer.join()
+            follower.send_signal(signal.SIGINT)
+        assert follower.wait(10) == 130
+
+
 def test_events_are_told_as_text_and_as_json(running: Stack) -> None:
     assert re.search(r"ago  web +#1 running\n", running.cli("events", "web").stdout)
     entries = [json.loads(text) for text in running.cli("events", "--json").stdout.splitlines()]

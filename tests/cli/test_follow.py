@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
+import secrets
 import signal
 import subprocess
 import sys
@@ -10,10 +13,14 @@ import threading
 from collections.abc import Iterable
 from pathlib import Path
 
+import docker
 import pytest
 
 from stigmerd.engine.component import MERGE_WINDOW
+from tests.docker import IMAGE, docker_host, own_engine
 from tests.system.daemons import Stack, kill, stack, wait_until
+
+__all__ = ["docker_host", "own_engine"]
 
 RESTARTS = 100
 ASKED_FOR_EVERY = 10
@@ -53,7 +60,11 @@ class Reader:
 
     def wait_for_life(self, number: int) -> None:
         """Wait until enough of a life has been seen."""
-        wait_until(lambda: len(self.lives) >= number and len(list(self.lives.values())[number - 1]) >= LINES_A_LIFE)
+
+        def is_seen() -> bool:
+            return len(self.lives) >= number and len(list(self.lives.values())[number - 1]) >= LINES_A_LIFE
+
+        wait_until(is_seen, 60.0)
 
 
 def end_life(home: Stack, number: int) -> None:
@@ -95,3 +106,31 @@ def test_follower_misses_and_repeats_nothing_over_restarts_rotations_and_a_new_d
         assert os.path.exists(tmp_path / "logs" / "writer.log.3")
     assert len(reader.lives) == RESTARTS + 1
     assert [life for life, numbers in reader.lives.items() if numbers != list(range(len(numbers)))] == []
+
+
+@pytest.mark.docker
+def test_follower_goes_on_over_new_containers(
+    tmp_path: Path, docker_host: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DOCKER_HOST", docker_host)
+    script = f"for n in $$(seq 0 {LINES_A_LIFE - 1}); do echo $$STIGMER_LIFE $$n x; done; sleep 1000"
+    with stack(tmp_path) as home, contextlib.closing(docker.APIClient(docker_host, version="auto")) as engine:
+        home.configure(
+            '[component.writer]\nrestart.initial_backoff = "0s"\nstop.grace = "0s"\n'
+            f'container = {{ image = "{IMAGE}", name = "stigmerd-test-{secrets.token_hex(4)}", network = "host", '
+            f'command = ["/bin/sh", "-c", {json.dumps(script)}] }}\n'
+        )
+        home.start()
+        command = [sys.executable, "-m", "stigmerd.cli", "server", "logs", "writer", "-f", "--tail", "1000000"]
+        with subprocess.Popen([*command, "--home", str(tmp_path)], stdout=subprocess.PIPE) as follower:
+            assert follower.stdout is not None
+            reader = Reader(follower.stdout)
+            reader.wait_for_life(1)
+            engine.kill(home.component("writer")["container_id"])
+            reader.wait_for_life(2)
+            home.call("restart", names=["writer"])
+            reader.wait_for_life(3)
+            follower.send_signal(signal.SIGINT)
+            assert follower.wait(10) == 130
+            reader.thread.join()
+    assert list(reader.lives.values()) == [list(range(LINES_A_LIFE))] * 3

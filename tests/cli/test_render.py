@@ -150,6 +150,13 @@ def test_only_optional_trouble_leaves_the_stack_healthy() -> None:
     assert plain(stack(SERVER, AGENT), 100).startswith("✓ healthy: but optional agent-runner is failed\n")
 
 
+def test_heading_of_a_healthy_stack_counts_what_is_up_unready_and_stopped() -> None:
+    unready = msgspec.structs.replace(SERVER, ready=False)
+    off = msgspec.structs.replace(OFF, state="stopped")
+    assert plain(stack(SERVER, OFF), 80).startswith("✓ healthy: 2 of 2 up\n")
+    assert plain(stack(SERVER, unready, off), 80).startswith("✓ healthy: 2 of 2 up, 1 not ready, 1 stopped\n")
+
+
 def test_empty_stack_is_healthy() -> None:
     assert plain(stack(), 80).startswith("✓ healthy: the stack has no components\n")
 
