@@ -6,6 +6,7 @@ The modules are imported by the command that needs them: an operator waits for e
 from __future__ import annotations
 
 import difflib
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -43,7 +44,16 @@ def _complete_reason(_: CompletionContext) -> Sequence[str]:
     return sorted(REASONS)
 
 
-Name = Annotated[str, Parameter(completer=_complete_names)]
+def _check_names(_: object, names: str | Sequence[str]) -> None:
+    """Refuse what no component can be called, before anybody is asked about it."""
+    for name in [names] if isinstance(names, str) else names:
+        # Capitals and dots are let through: they are near to a name, which the answer then gives.
+        if not re.fullmatch(r"[A-Za-z0-9._-]{1,63}", name):
+            shown = escape_line(name if len(name) <= 63 else f"{name[:60]}...")
+            raise usage_error(f"{shown!r} is no name of a component: those are 1 to 63 of a-z, 0-9, '_' and '-'.")
+
+
+Name = Annotated[str, Parameter(completer=_complete_names, validator=_check_names)]
 HomeOption = Annotated[
     str | None, Parameter(name="--home", help="The daemon's home. Default: $STIGMER_HOME, else ~/.stigmer.")
 ]
@@ -112,7 +122,7 @@ def run(arguments: Sequence[str]) -> int:
     try:
         result = app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
     except UnusedCliTokensError as exc:
-        raise usage_error(_unused(exc)) from exc
+        raise usage_error(_unused(exc, arguments)) from exc
     except CycloptsError as exc:
         raise usage_error(f"{escape_line(str(exc))} See: {_help_of(arguments)}") from exc
     return result if isinstance(result, int) else 0
@@ -122,9 +132,11 @@ def _text(path: Path | None) -> str | None:
     return None if path is None else str(path)
 
 
-def _unused(error: UnusedCliTokensError) -> str:
-    """What to say about a word that no command takes: it is most often a misspelt command."""
+def _unused(error: UnusedCliTokensError, arguments: Sequence[str]) -> str:
+    """What to say about a word that no command takes: without another command it is a misspelt one."""
     word = str((error.unused_tokens or [""])[0])
+    if not {*app.resolved_commands(), *server.resolved_commands()}.isdisjoint(arguments[1:2]):
+        return f"{escape_line(word)!r} is one word too many. See: {_help_of(arguments)}"
     commands = [name for name in server.resolved_commands() if not name.startswith("-")]
     near = difflib.get_close_matches(word, commands, n=1, cutoff=0.5)
     guess = f"Did you mean: stigmer server {near[0]}?" if near else f"There are: {', '.join(commands)}."
@@ -337,7 +349,13 @@ def logs(
     *names: Name,
     component: Annotated[
         tuple[str, ...],
-        Parameter(name=["-c", "--component"], negative="", help="The same as NAME.", completer=_complete_names),
+        Parameter(
+            name=["-c", "--component"],
+            negative="",
+            help="The same as NAME.",
+            completer=_complete_names,
+            validator=_check_names,
+        ),
     ] = (),
     include_daemon: Annotated[
         bool, Parameter(name="--all", negative="", help="All components, and the daemon's own log.")
