@@ -119,6 +119,8 @@ def run(arguments: Sequence[str]) -> int:
     Raises:
         CommandError: it could not be done, or was no command.
     """
+    if "help" in arguments[:2]:  # `stigmer help`, `stigmer server help`, as other tools have it
+        arguments = [*(word for word in arguments if word != "help"), "--help"]
     try:
         result = app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
     except UnusedCliTokensError as exc:
@@ -497,8 +499,7 @@ def reload(
 
 @server.command(group=SET_UP)
 def check(
-    file: Path | None = None,
-    /,
+    file: Annotated[Path | None, Parameter(name="--config")] = None,
     *,
     home: HomeOption = None,
     quiet: QuietOption = False,
