@@ -55,12 +55,16 @@ def _check_names(_: object, names: str | Sequence[str]) -> None:
 
 Name = Annotated[str, Parameter(completer=_complete_names, validator=_check_names)]
 HomeOption = Annotated[
-    str | None, Parameter(name="--home", help="The daemon's home. Default: $STIGMER_HOME, else ~/.stigmer.")
+    str | None,
+    Parameter(name="--home", metavar="DIR", help="The daemon's home. Default: $STIGMER_HOME, else ~/.stigmer."),
 ]
 ConfigOption = Annotated[
-    Path | None, Parameter(name="--config", help="The configuration. Default: stigmer.toml in the home.")
+    Path | None,
+    Parameter(name="--config", metavar="FILE", help="The configuration. Default: stigmer.toml in the home."),
 ]
-TimeoutOption = Annotated[str | None, Parameter(name="--timeout", help="How long to wait, such as 30 or 2m.")]
+TimeoutOption = Annotated[
+    str | None, Parameter(name="--timeout", metavar="TIME", help="How long to wait, such as 30 or 2m.")
+]
 NowOption = Annotated[bool, Parameter(name="--now", negative="", help="Kill at once, without the grace.")]
 JsonOption = Annotated[bool, Parameter(name="--json", negative="", help="Print JSON.")]
 QuietOption = Annotated[bool, Parameter(name=["--quiet", "-q"], negative="", help="Print errors only.")]
@@ -68,7 +72,8 @@ FollowOption = Annotated[
     bool, Parameter(name=["--follow", "-f"], negative="", help="Go on with what is new, until Ctrl-C.")
 ]
 SinceOption = Annotated[
-    str | None, Parameter(name="--since", help="Only what is younger: 10m, 2h30m, or 2026-01-22T04:00:00Z.")
+    str | None,
+    Parameter(name="--since", metavar="TIME", help="Only what is younger: 10m, 2h30m, or 2026-01-22T04:00:00Z."),
 ]
 
 USUAL_SIGNALS = ("HUP", "INT", "QUIT", "TERM", "USR1", "USR2", "WINCH")
@@ -353,6 +358,7 @@ def logs(
         tuple[str, ...],
         Parameter(
             name=["-c", "--component"],
+            metavar="NAME",
             negative="",
             help="The same as NAME.",
             completer=_complete_names,
@@ -367,11 +373,13 @@ def logs(
         bool, Parameter(name="--no-follow", negative="", help="End with what is there, on a terminal too.")
     ] = False,
     tail: Annotated[
-        int | None, Parameter(name=["--tail", "-n"], help="How many of each log's last lines. Default: 50.")
+        int | None,
+        Parameter(name=["--tail", "-n"], metavar="N", help="How many of each log's last lines. Default: 50."),
     ] = None,
     since: SinceOption = None,
     grep: Annotated[
-        str | None, Parameter(name="--grep", help="Only lines in which this regular expression is found.")
+        str | None,
+        Parameter(name="--grep", metavar="REGEX", help="Only lines in which this regular expression is found."),
     ] = None,
     previous: Annotated[
         bool, Parameter(name="--previous", negative="", help="Only what the life before the last one wrote.")
@@ -417,19 +425,27 @@ def events(
     event: Annotated[
         tuple[str, ...],
         Parameter(
-            name="--event", negative="", help="Only these, such as exited or failed.", completer=_complete_event
+            name="--event",
+            metavar="EVENT",
+            negative="",
+            help="Only these, such as exited or failed.",
+            completer=_complete_event,
         ),
     ] = (),
     reason: Annotated[
         tuple[str, ...],
         Parameter(
-            name="--reason", negative="", help="Only for these reasons, such as budget.", completer=_complete_reason
+            name="--reason",
+            metavar="REASON",
+            negative="",
+            help="Only for these reasons, such as budget.",
+            completer=_complete_reason,
         ),
     ] = (),
     follow: FollowOption = False,
     since: SinceOption = None,
     tail: Annotated[
-        int | None, Parameter(name=["--tail", "-n"], help="How many of the last events. Default: all.")
+        int | None, Parameter(name=["--tail", "-n"], metavar="N", help="How many of the last events. Default: all.")
     ] = None,
     home: HomeOption = None,
     json: JsonOption = False,
@@ -499,7 +515,7 @@ def reload(
 
 @server.command(group=SET_UP)
 def check(
-    file: Annotated[Path | None, Parameter(name="--config")] = None,
+    file: Annotated[Path | None, Parameter(name="--config", metavar="FILE")] = None,
     *,
     home: HomeOption = None,
     quiet: QuietOption = False,
@@ -523,7 +539,7 @@ def check(
 
 @server.command(group=SET_UP)
 def init(
-    source: Annotated[Path | None, Parameter(name="--from")] = None,
+    source: Annotated[Path | None, Parameter(name="--from", metavar="FILE")] = None,
     *,
     home: HomeOption = None,
     quiet: QuietOption = False,
