@@ -45,8 +45,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return _run(options, given, environment, inherited, foreground=not background)
 
 
+EXAMPLES = """\
+examples:
+  stigmerd                                        as a service manager runs it
+  stigmerd --home /srv/stack --log-format json
+  stigmer server                                  in the background
+
+SIGTERM and SIGINT stop everything in order, SIGHUP reloads. See: stigmer --help
+"""
+
+
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="stigmerd", description="Supervise this home's components in the foreground.")
+    parser = argparse.ArgumentParser(
+        prog="stigmerd",
+        description="Supervise this home's components in the foreground.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=EXAMPLES,
+    )
     parser.add_argument("--home", metavar="DIR", help="where everything is kept (default: $STIGMER_HOME or ~/.stigmer)")
     parser.add_argument("--config", metavar="FILE", help="the configuration (default: stigmer.toml in the home)")
     parser.add_argument("--log-format", choices=("text", "json"), default="text", help="how log lines look")

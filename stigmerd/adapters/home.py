@@ -126,7 +126,7 @@ class Home:
         """
         with _telling(self.path):
             for folder in (self.path, *self._folders):
-                if os.path.lexists(folder):
+                with contextlib.suppress(FileNotFoundError):
                     _check_folder(folder, ours=os.geteuid() != 0)
 
     def take_lock(self) -> int:
@@ -179,7 +179,9 @@ def _telling(path: str) -> Iterator[None]:
     except RefusedError as exc:
         raise HomeError(str(exc)) from exc
     except OSError as exc:
-        raise HomeError(f"{exc.filename or path} cannot be used: {exc.strerror}") from exc
+        raise HomeError(
+            f"{exc.filename or path} cannot be used: {exc.strerror}. Choose another home with --home"
+        ) from exc
 
 
 def _check_folder(path: str, *, ours: bool) -> None:

@@ -6,6 +6,7 @@ The modules are imported by the command that needs them: an operator waits for e
 from __future__ import annotations
 
 import difflib
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -43,14 +44,27 @@ def _complete_reason(_: CompletionContext) -> Sequence[str]:
     return sorted(REASONS)
 
 
-Name = Annotated[str, Parameter(completer=_complete_names)]
+def _check_names(_: object, names: str | Sequence[str]) -> None:
+    """Refuse what no component can be called, before anybody is asked about it."""
+    for name in [names] if isinstance(names, str) else names:
+        # Capitals and dots are let through: they are near to a name, which the answer then gives.
+        if not re.fullmatch(r"[A-Za-z0-9._-]{1,63}", name):
+            shown = escape_line(name if len(name) <= 63 else f"{name[:60]}...")
+            raise usage_error(f"{shown!r} is no name of a component: those are 1 to 63 of a-z, 0-9, '_' and '-'.")
+
+
+Name = Annotated[str, Parameter(completer=_complete_names, validator=_check_names)]
 HomeOption = Annotated[
-    str | None, Parameter(name="--home", help="The daemon's home. Default: $STIGMER_HOME, else ~/.stigmer.")
+    str | None,
+    Parameter(name="--home", metavar="DIR", help="The daemon's home. Default: $STIGMER_HOME, else ~/.stigmer."),
 ]
 ConfigOption = Annotated[
-    Path | None, Parameter(name="--config", help="The configuration. Default: stigmer.toml in the home.")
+    Path | None,
+    Parameter(name="--config", metavar="FILE", help="The configuration. Default: stigmer.toml in the home."),
 ]
-TimeoutOption = Annotated[str | None, Parameter(name="--timeout", help="How long to wait, such as 30 or 2m.")]
+TimeoutOption = Annotated[
+    str | None, Parameter(name="--timeout", metavar="TIME", help="How long to wait, such as 30 or 2m.")
+]
 NowOption = Annotated[bool, Parameter(name="--now", negative="", help="Kill at once, without the grace.")]
 JsonOption = Annotated[bool, Parameter(name="--json", negative="", help="Print JSON.")]
 QuietOption = Annotated[bool, Parameter(name=["--quiet", "-q"], negative="", help="Print errors only.")]
@@ -58,7 +72,8 @@ FollowOption = Annotated[
     bool, Parameter(name=["--follow", "-f"], negative="", help="Go on with what is new, until Ctrl-C.")
 ]
 SinceOption = Annotated[
-    str | None, Parameter(name="--since", help="Only what is younger: 10m, 2h30m, or 2026-01-22T04:00:00Z.")
+    str | None,
+    Parameter(name="--since", metavar="TIME", help="Only what is younger: 10m, 2h30m, or 2026-01-22T04:00:00Z."),
 ]
 
 USUAL_SIGNALS = ("HUP", "INT", "QUIT", "TERM", "USR1", "USR2", "WINCH")
@@ -109,10 +124,12 @@ def run(arguments: Sequence[str]) -> int:
     Raises:
         CommandError: it could not be done, or was no command.
     """
+    if "help" in arguments[:2]:  # `stigmer help`, `stigmer server help`, as other tools have it
+        arguments = [*(word for word in arguments if word != "help"), "--help"]
     try:
         result = app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
     except UnusedCliTokensError as exc:
-        raise usage_error(_unused(exc)) from exc
+        raise usage_error(_unused(exc, arguments)) from exc
     except CycloptsError as exc:
         raise usage_error(f"{escape_line(str(exc))} See: {_help_of(arguments)}") from exc
     return result if isinstance(result, int) else 0
@@ -122,9 +139,11 @@ def _text(path: Path | None) -> str | None:
     return None if path is None else str(path)
 
 
-def _unused(error: UnusedCliTokensError) -> str:
-    """What to say about a word that no command takes: it is most often a misspelt command."""
+def _unused(error: UnusedCliTokensError, arguments: Sequence[str]) -> str:
+    """What to say about a word that no command takes: without another command it is a misspelt one."""
     word = str((error.unused_tokens or [""])[0])
+    if not {*app.resolved_commands(), *server.resolved_commands()}.isdisjoint(arguments[1:2]):
+        return f"{escape_line(word)!r} is one word too many. See: {_help_of(arguments)}"
     commands = [name for name in server.resolved_commands() if not name.startswith("-")]
     near = difflib.get_close_matches(word, commands, n=1, cutoff=0.5)
     guess = f"Did you mean: stigmer server {near[0]}?" if near else f"There are: {', '.join(commands)}."
@@ -337,7 +356,14 @@ def logs(
     *names: Name,
     component: Annotated[
         tuple[str, ...],
-        Parameter(name=["-c", "--component"], negative="", help="The same as NAME.", completer=_complete_names),
+        Parameter(
+            name=["-c", "--component"],
+            metavar="NAME",
+            negative="",
+            help="The same as NAME.",
+            completer=_complete_names,
+            validator=_check_names,
+        ),
     ] = (),
     include_daemon: Annotated[
         bool, Parameter(name="--all", negative="", help="All components, and the daemon's own log.")
@@ -347,11 +373,13 @@ def logs(
         bool, Parameter(name="--no-follow", negative="", help="End with what is there, on a terminal too.")
     ] = False,
     tail: Annotated[
-        int | None, Parameter(name=["--tail", "-n"], help="How many of each log's last lines. Default: 50.")
+        int | None,
+        Parameter(name=["--tail", "-n"], metavar="N", help="How many of each log's last lines. Default: 50."),
     ] = None,
     since: SinceOption = None,
     grep: Annotated[
-        str | None, Parameter(name="--grep", help="Only lines in which this regular expression is found.")
+        str | None,
+        Parameter(name="--grep", metavar="REGEX", help="Only lines in which this regular expression is found."),
     ] = None,
     previous: Annotated[
         bool, Parameter(name="--previous", negative="", help="Only what the life before the last one wrote.")
@@ -397,19 +425,27 @@ def events(
     event: Annotated[
         tuple[str, ...],
         Parameter(
-            name="--event", negative="", help="Only these, such as exited or failed.", completer=_complete_event
+            name="--event",
+            metavar="EVENT",
+            negative="",
+            help="Only these, such as exited or failed.",
+            completer=_complete_event,
         ),
     ] = (),
     reason: Annotated[
         tuple[str, ...],
         Parameter(
-            name="--reason", negative="", help="Only for these reasons, such as budget.", completer=_complete_reason
+            name="--reason",
+            metavar="REASON",
+            negative="",
+            help="Only for these reasons, such as budget.",
+            completer=_complete_reason,
         ),
     ] = (),
     follow: FollowOption = False,
     since: SinceOption = None,
     tail: Annotated[
-        int | None, Parameter(name=["--tail", "-n"], help="How many of the last events. Default: all.")
+        int | None, Parameter(name=["--tail", "-n"], metavar="N", help="How many of the last events. Default: all.")
     ] = None,
     home: HomeOption = None,
     json: JsonOption = False,
@@ -479,8 +515,7 @@ def reload(
 
 @server.command(group=SET_UP)
 def check(
-    file: Path | None = None,
-    /,
+    file: Annotated[Path | None, Parameter(name="--config", metavar="FILE")] = None,
     *,
     home: HomeOption = None,
     quiet: QuietOption = False,
@@ -504,7 +539,7 @@ def check(
 
 @server.command(group=SET_UP)
 def init(
-    source: Annotated[Path | None, Parameter(name="--from")] = None,
+    source: Annotated[Path | None, Parameter(name="--from", metavar="FILE")] = None,
     *,
     home: HomeOption = None,
     quiet: QuietOption = False,

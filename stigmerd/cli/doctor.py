@@ -8,10 +8,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import socket
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 
 from stigmerd.adapters.rotation import can_collapse
 from stigmerd.adapters.store import Home, HomeError, default_home, read_state
@@ -62,7 +62,7 @@ def _findings(home: Home) -> Iterator[Finding]:
     if stack is not None:
         yield from _programs(stack)
         yield from _ports(stack, is_running=daemon is not None)
-        yield from _docker(stack)
+    yield _docker(stack)
 
 
 def _render(finding: Finding) -> list[Line]:
@@ -153,7 +153,7 @@ def _daemon(home: Home) -> tuple[DaemonDocument | None, Finding]:
     problems = list(daemon.problems)
     if daemon.config_stale:
         problems.append(f"the configuration has changed: {hint('stigmer server reload', home)}")
-    said = f"version {daemon.version}, pid {daemon.pid}, up {duration_text(daemon.uptime)}"
+    said = f"version {daemon.version}, pid {daemon.pid}, up {duration_text(daemon.uptime)}, answers at {home.socket}"
     return daemon, Finding(FAIR if problems else GOOD, "daemon", "; ".join([said, *problems]))
 
 
@@ -187,31 +187,48 @@ def _programs(stack: StackSpec) -> Iterator[Finding]:
 
 def _ports(stack: StackSpec, *, is_running: bool) -> Iterator[Finding]:
     """Whether a port that a component needs is taken already; while the stack runs, it is, by itself."""
-    if is_running:
+    needed = [(spec.name, port) for spec in stack.components.values() for port in spec.ports]
+    if is_running or not needed:
         return
-    for spec in stack.components.values():
-        for port in spec.ports:
-            if _is_listened_on(port):
-                advice = f"Find its owner with: lsof -i :{port}"
-                yield Finding(FAIR, spec.name, f"port {port} is taken: it would wait for it", advice)
+    listeners = _listeners()
+    for name, port in needed:
+        if port in listeners:
+            said = f"port {port} is taken by {listeners[port]}: it would wait for it"
+            yield Finding(FAIR, name, said, f"Stop that, or give {name} another port")
+    if free := [str(port) for _, port in needed if port not in listeners]:
+        yield Finding(GOOD, "ports", f"free: {', '.join(free)}")
 
 
-def _is_listened_on(port: int) -> bool:
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        probe.settimeout(0.5)
-        return probe.connect_ex(("127.0.0.1", port)) == 0
+def _listeners() -> dict[int, str]:
+    """Who listens on which port, as far as we may know."""
+    import psutil  # only where ports are needed
+
+    found: dict[int, str] = {}
+    with suppress(psutil.Error):
+        for connection in psutil.net_connections("tcp"):
+            if connection.status == psutil.CONN_LISTEN and connection.laddr:
+                found[connection.laddr.port] = _process_name(connection.pid)
+    return found
 
 
-def _docker(stack: StackSpec) -> Iterator[Finding]:
-    """Whether the Docker Engine answers, where a component needs it."""
-    users = [name for name, spec in stack.components.items() if isinstance(spec.runs, ContainerSpec)]
-    if not users:
-        return
+def _process_name(pid: int | None) -> str:
+    import psutil
+
+    if pid is not None:
+        with suppress(psutil.Error):
+            return f"{psutil.Process(pid).name()} (pid {pid})"
+    return "a process of another user"
+
+
+def _docker(stack: StackSpec | None) -> Finding:
+    """Whether the Docker Engine answers, and who needs it."""
+    components = stack.components if stack else {}
+    users = [name for name, spec in components.items() if isinstance(spec.runs, ContainerSpec)]
     try:
-        version = engine_version()
+        return Finding(GOOD, "docker", f"the engine answers, version {engine_version()}")
     except EngineUnavailableError as exc:
-        required = any(not stack.components[name].optional for name in users)
+        if not users:
+            return Finding(GOOD, "docker", f"{exc}; no component needs it")
+        required = any(not components[name].optional for name in users)
         advice = f"{', '.join(users)} waits for it. Start Docker, or join its group: usermod -aG docker USER"
-        yield Finding(BAD if required else FAIR, "docker", str(exc), advice)
-    else:
-        yield Finding(GOOD, "docker", f"the engine answers, version {version}")
+        return Finding(BAD if required else FAIR, "docker", str(exc), advice)

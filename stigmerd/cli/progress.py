@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Protocol
 
 from stigmerd.adapters.store import Home
 from stigmerd.cli.escape import escape_line
-from stigmerd.cli.paint import Line, cut_line, line, paint, screen_width, to_rich, wants_colour
+from stigmerd.cli.paint import Line, Span, cut_line, line, paint, screen_width, to_rich, wants_colour
 from stigmerd.cli.reach import explained, narrow, open_client, to_document
 from stigmerd.cli.render import remarks, table
 from stigmerd.cli.table import symbol_of
@@ -62,6 +64,26 @@ class Lines:
         sys.stdout.write(paint([spans], colour=wants_colour(sys.stdout)))
 
 
+MOVING = ("starting", "restarting", "stopping", "failed", "waiting")
+"""The states that somebody waits to see the end of, in the order of their interest."""
+
+
+def progress_lines(components: Sequence[ComponentDocument], *, now: float, width: int, height: int) -> list[Line]:
+    """How many are how, and the status table; of one that is higher than the screen, what is still moving."""
+    counts = Counter(component.state for component in components)
+    heading = line(", ".join(f"{count} {escape_line(state)}" for state, count in counts.items()))
+    rows = table(components, now=now, width=width)
+    room = height - 2  # for the heading, and for the cursor below
+    if len(rows) > room:
+        moving = [component for component in components if component.state in MOVING or not component.ready]
+        moving = [component for component in moving if component.state not in {"stopped", "completed"}]
+        moving.sort(key=lambda component: (*MOVING, component.state).index(component.state))
+        rows = table(moving or components, now=now, width=width)
+    if len(rows) > room:
+        rows = [*rows[: room - 1], line(Span("…", "faint"))]
+    return [cut_line(spans, width) for spans in (heading, *rows)]
+
+
 class Table:
     """The status table, redrawn in place."""
 
@@ -70,9 +92,8 @@ class Table:
 
     def show(self, document: StatusDocument) -> None:
         """Redraw."""
-        width = screen_width(sys.stdout)
-        rows = table(document.components, now=time.time(), width=width)
-        self._update(to_rich([cut_line(spans, width) for spans in rows]))
+        width, height = screen_width(sys.stdout) or 80, os.get_terminal_size(sys.stdout.fileno()).lines or 24
+        self._update(to_rich(progress_lines(document.components, now=time.time(), width=width, height=height)))
 
 
 @contextmanager

@@ -42,6 +42,9 @@ def find_home(named: str | None) -> Home:
     """
     try:
         home = Home.at(named if named is not None else default_home(os.environ))
+    except HomeError as exc:
+        raise usage_error(escape_line(str(exc))) from exc
+    try:
         home.check()
     except HomeError as exc:
         raise CommandError(escape_line(str(exc))) from exc

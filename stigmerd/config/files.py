@@ -78,7 +78,9 @@ class TrustedFiles:
                 said=f"{path} belongs to user {status.st_uid}",
             )
         if status.st_mode & _WRITABLE_BY_OTHERS:
-            raise RefusedError(f"run chmod go-w {path}", said=f"{path} is writable by others")
+            is_shared = stat.S_ISDIR(status.st_mode) and status.st_mode & stat.S_ISVTX  # such as /tmp
+            advice = "put the file into a folder of its own" if is_shared else f"run chmod go-w {path}"
+            raise RefusedError(advice, said=f"{path} is writable by others")
 
     def _check_ancestors(self, folder: str) -> None:
         """An ancestor that others can write is fine if it is sticky: they cannot rename what is ours in it."""

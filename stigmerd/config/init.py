@@ -105,6 +105,7 @@ def _string(text: str) -> str:
 _HEAD = """\
 # The stack that stigmerd supervises. Every key is in docs/configuration.md;
 # `stigmer server check` validates this file, `stigmer server reload` applies it.
+# An editor completes and checks it too: see "In your editor" there.
 """
 
 _DAEMON = """\

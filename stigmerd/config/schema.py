@@ -12,7 +12,15 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from stigmerd.core.spec import Condition, LogPolicy, RestartPolicy, RestartWhen, StopPolicy
+from stigmerd.core.spec import (
+    NAME_PATTERN,
+    RESERVED_NAMES,
+    Condition,
+    LogPolicy,
+    RestartPolicy,
+    RestartWhen,
+    StopPolicy,
+)
 
 _RESTART, _STOP, _LOG = RestartPolicy(), StopPolicy(), LogPolicy()
 
@@ -300,6 +308,16 @@ _STRING_OR = {
 """Readers that accept a string beside the type that they make."""
 
 
+_DURATION = r"[0-9]+(\.[0-9]+)?(ms|s|m|h)"
+_PATTERNS = {
+    "seconds": _DURATION, "positive_seconds": _DURATION, "probe_timeout": _DURATION,
+    "recovery": rf"off|{_DURATION}", "size": r"[0-9]+(\.[0-9]+)?\s?(B|KiB|MiB|GiB)",
+    "file_mode_mask": "(0o)?[0-7]{1,4}", "address": r".+:[0-9]{1,5}", "grpc_address": r"unix:.+|.+:[0-9]{1,5}",
+    "url": "https?://.+", "method": "[A-Z]{1,16}", "program_path": ".*/.*", "text": ".+",
+}  # fmt: skip
+"""What a string looks like that a reader accepts; anything may hold a ``${}``."""
+
+
 def json_schema() -> dict[str, Any]:
     """The JSON Schema of the file, for editors. It knows the shape alone: the loader decides.
 
@@ -307,7 +325,12 @@ def json_schema() -> dict[str, Any]:
     """
     schema = msgspec.json.schema(StackTable)
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    schema["title"] = "stigmer.toml"
     _widen(schema)
+    tables = schema["$defs"]
+    names = {"pattern": NAME_PATTERN, "not": {"enum": sorted(RESERVED_NAMES)}}
+    tables["StackTable"]["properties"]["component"]["propertyNames"] = names
+    tables["ComponentTable"]["not"] = {"required": ["command", "container"]}
     return schema
 
 
@@ -324,9 +347,13 @@ def _widen(node: Any) -> None:  # noqa: ANN401  (JSON is what it is)
         node["anyOf"].remove({"type": "null"})
         if len(node["anyOf"]) == 1:
             node.update(node.pop("anyOf")[0])
-    other = _STRING_OR.get(node.pop("x-reads", ""))
-    if other is not None:
+    reader = node.pop("x-reads", "")
+    if reader in _STRING_OR:
         node.pop("anyOf", None)
-        node["type"] = [other, "string"]
+        node["type"] = [_STRING_OR[reader], "string"]
+    if _STRING_OR.get(reader) == "number":
+        node["minimum"] = 0
+    if reader in _PATTERNS:
+        node["pattern"] = rf"^({_PATTERNS[reader]})$|\$\{{"
     for item in tuple(node.values()):
         _widen(item)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from stigmerd.cli.complete import component_names
-from tests.system.daemons import Stack, stack
+from tests.system.daemons import Stack, stack, wait_until
 
 CONFIGURATION = """
 [component.web]
@@ -88,7 +88,7 @@ def test_bash_completes_commands_options_choices_and_components(
 
 def test_fish_completes_components_with_their_states(running: Stack) -> None:
     script = 'stigmer completion fish | source; complete -C "stigmer server status w"'
-    assert run_shell("fish", script, running.home) == ["web", "running", "web-two", "stopped"]
+    wait_until(lambda: run_shell("fish", script, running.home) == ["web", "running", "web-two", "stopped"])
 
 
 def test_zsh_takes_the_script(running: Stack) -> None:
@@ -100,7 +100,9 @@ def test_names_come_from_the_state_and_from_the_file_where_no_daemon_runs(tmp_pa
         one.configure(CONFIGURATION)
         assert component_names(str(tmp_path)) == {"web": "", "web-two": ""}
         one.start()
-        assert component_names(str(tmp_path)) == {"web": "running", "web-two": "stopped"}
+        one.wait_state("web", "running")
+        # A busy machine may take longer to answer than anybody would wait for a completion.
+        wait_until(lambda: component_names(str(tmp_path)) == {"web": "running", "web-two": "stopped"})
         one.end()
         (tmp_path / "stigmer.toml").write_text("nonsense")
         assert component_names(str(tmp_path)) == {"web": "", "web-two": ""}

@@ -48,7 +48,7 @@ def test_every_subject_is_looked_at(home: Stack) -> None:
     home.start()
     found = findings(home)
     wanted = {"platform", "identity", "descriptors", "processes", "clock", "home", "logs", "daemon", "configuration"}
-    assert wanted | {"disk"} <= found.keys()
+    assert wanted | {"disk", "docker"} <= found.keys()
     assert {level for level, _, _ in found.values()} <= {"ok", "warning"}
     assert "version" in found["daemon"][1]
 
@@ -71,7 +71,20 @@ def test_port_that_is_taken_is_told(home: Stack) -> None:
     with socket.create_server(("127.0.0.1", 0)) as stranger:
         port = stranger.getsockname()[1]
         home.configure(f'[component.a]\ncommand = ["sleep", "1"]\nports = [{port}]\n')
-        assert f"port {port} is taken" in findings(home)["a"][1]
+        assert f"port {port} is taken by" in findings(home)["a"][1]
+        assert f"(pid {os.getpid()})" in findings(home)["a"][1]
+    assert findings(home)["ports"] == ("ok", f"free: {port}", "")
+
+
+def test_docker_is_told_also_where_nobody_needs_it(home: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{home.home}/no-such.sock")
+    home.configure('[component.a]\ncommand = ["sleep", "1"]\n')
+    level, sentence, _ = findings(home)["docker"]
+    assert (level, sentence.endswith("; no component needs it")) == ("ok", True)
+    home.configure('[component.a]\ncontainer = { image = "x" }\n')
+    level, _, advice = findings(home)["docker"]
+    assert level == "error"
+    assert advice.startswith("a waits for it. Start Docker")
 
 
 def test_broken_configuration_is_told_with_the_command_that_shows_all(home: Stack) -> None:

@@ -231,6 +231,23 @@ def test_help_of_every_command_has_an_example(name: str, capsys: pytest.CaptureF
     assert f"stigmer server {name}" in capsys.readouterr().out.split("Examples")[1]
 
 
+@pytest.mark.parametrize("words", [["help"], ["server", "help"], ["server", "--help"], ["completion", "--help"]])
+def test_help_is_there_by_other_ways_too(words: list[str], run: Callable[..., Done]) -> None:
+    done = run(*words)
+    assert done.code == 0
+    assert "Usage: stigmer" in done.out
+    assert max(len(line) for line in done.out.splitlines()) <= 80
+
+
+@pytest.mark.parametrize("words", [["check", "FILE"], ["check", "--config", "FILE"]])
+def test_configuration_to_check_is_named_either_way(words: list[str], tmp_path: Path, run: Callable[..., Done]) -> None:
+    file = tmp_path / "x.toml"
+    file.write_text("[component.a]\ncommand = 'x'\n")
+    file.chmod(0o600)
+    done = run("server", *(str(file) if word == "FILE" else word for word in words))
+    assert (done.code, done.out) == (0, f"{file} is valid: 1 component (a)\n")
+
+
 def test_unknown_command_raises_what_main_prints() -> None:
     with pytest.raises(CommandError, match="stigmer server status"):
         app.run(["server", "statsu"])

@@ -34,11 +34,17 @@ def test_file_that_others_can_write_is_refused(home: Home, mode: int) -> None:
     assert refusal(path) == f"{path} is writable by others: run chmod go-w {path}"
 
 
-@pytest.mark.parametrize("mode", [0o770, 0o707, 0o1777])
+@pytest.mark.parametrize("mode", [0o770, 0o707])
 def test_folder_that_others_can_write_is_refused(home: Home, mode: int) -> None:
     path = home.write("x")
     home.folder.chmod(mode)
     assert refusal(path) == f"{home.folder} is writable by others: run chmod go-w {home.folder}"
+
+
+def test_folder_that_is_meant_for_everybody_is_refused_and_left_so(home: Home) -> None:
+    path = home.write("x")
+    home.folder.chmod(0o1777)
+    assert refusal(path) == f"{home.folder} is writable by others: put the file into a folder of its own"
 
 
 def test_ancestor_that_others_can_write_is_refused_unless_it_is_sticky(home: Home) -> None:

@@ -54,14 +54,9 @@ def options_of(command: App) -> Iterator[tuple[str, str]]:
     """Every argument and option of a command, with what it is for."""
     for argument in command.assemble_argument_collection(parse_docstring=True):
         names = ", ".join(sorted(argument.names, key=len))
-        value = "" if argument.is_flag() or not names.startswith("-") else f" {value_of(argument.field_info.name)}"
+        takes_value = names.startswith("-") and not argument.is_flag()
+        value = f" {argument.parameter.metavar or argument.field_info.name.upper()}" if takes_value else ""
         yield f"{names}{value}", str(argument.parameter.help or "")
-
-
-def value_of(name: str) -> str:
-    """What stands for the value of an option."""
-    words = {"home": "DIR", "config": "FILE", "source": "FILE", "component": "NAME", "tail": "N", "timeout": "TIME"}
-    return words.get(name, name.upper().replace("_", "-"))
 
 
 def command_lines(name: str, command: App) -> Iterator[str]:

@@ -358,7 +358,7 @@ class _Service:
         if policy not in POLICIES:
             raise _OddError(f"{policy} is no policy")
         self._component["restart"] = {"policy": POLICIES[policy]}
-        if count.isdigit():
+        if re.fullmatch("[0-9]{1,6}", count):
             self._component["restart"]["max_restarts"] = int(count)
 
     def _healthcheck(self, value: object) -> None:
@@ -373,7 +373,7 @@ class _Service:
         elif check.get("timeout"):
             self._leave("healthcheck.timeout", "no attempt outlives one second", "Have the check answer within it")
         retries = self._filled(check.get("retries") or "3")
-        if retries.isdigit():
+        if re.fullmatch("[0-9]{1,6}", retries):
             probe["failure_threshold"] = max(1, int(retries))
         self._component["readiness"] = {
             key: f"{item:g}s" if isinstance(item, float) else item for key, item in probe.items()

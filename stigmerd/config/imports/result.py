@@ -114,6 +114,8 @@ def read_text(path: str) -> str:
         raise ImportRefusedError(f"{path} cannot be read, {exc.strerror}: give the path of a file") from exc
     if len(content) > LARGEST_FILE:
         raise ImportRefusedError(f"{path} is larger than 1 MiB: nobody wrote that by hand")
+    if b"\0" in content:
+        raise ImportRefusedError(f"{path} holds a NUL character: it is no text")
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as exc:

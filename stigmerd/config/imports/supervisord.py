@@ -207,16 +207,8 @@ class _Program:
 
     def _own(self, number: int, *, several: bool) -> tuple[str, Table | None]:
         """What may differ between the processes of one program."""
-        program = self.section.removeprefix("program:").strip()
-        values: dict[str, object] = {
-            "here": self.found.folder,
-            "program_name": program,
-            "group_name": program,
-            "process_num": number,
-            "host_node_name": socket.gethostname(),
-            "numprocs": self._number("numprocs", 1),
-        }
-        pattern = self.keys.get("process_name", "%(program_name)s_%(process_num)02d") if several else program
+        values = self._values(number)
+        pattern = self.keys.get("process_name", "%(program_name)s_%(process_num)02d") if several else "%(program_name)s"
         name = expand(pattern, values)
         folder = self.keys.get("directory") or self.daemon.get("directory") or self.found.folder
         cwd = self.found.absolute(expand(folder, values))
@@ -235,6 +227,18 @@ class _Program:
             table["env"] = {key: written(value) for key, value in variables.items()}
         return name, table
 
+    def _values(self, number: int) -> dict[str, object]:
+        """What ``%(name)s`` stands for in one process of the program."""
+        program = self.section.removeprefix("program:").strip()
+        return {
+            "here": self.found.folder,
+            "program_name": program,
+            "group_name": program,
+            "process_num": number,
+            "host_node_name": socket.gethostname(),
+            "numprocs": self._number("numprocs", 1),
+        }
+
     def _common(self) -> Table:
         """What is the same for all processes of the program."""
         table: Table = self._account()
@@ -249,7 +253,7 @@ class _Program:
         table: Table = {}
         user = self.keys.get("user")
         if user is not None and os.geteuid() == 0 and _is_user(user):
-            table["user"] = int(user) if user.isdigit() else user
+            table["user"] = int(user) if _is_number(user) else user
         elif user is not None and user not in {getpass.getuser(), str(os.geteuid())}:
             why = "only a daemon that runs as root can change it" if _is_user(user) else "there is no such user here"
             self._leave("user", why, "Drop it, or run the daemon as root")
@@ -308,8 +312,12 @@ class _Program:
         return int(value)
 
 
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit()
+
+
 def _is_user(name: str) -> bool:
     try:
-        return bool(pwd.getpwuid(int(name)) if name.isdigit() else pwd.getpwnam(name))
+        return bool(pwd.getpwuid(int(name)) if _is_number(name) else pwd.getpwnam(name))
     except (KeyError, OverflowError):
         return False

@@ -245,8 +245,9 @@ def test_several_services_are_told_that_their_names_do_not_resolve(importer: Imp
 
 
 def test_output_of_compose_config_as_json_is_read_too(importer: Importer) -> None:
-    document = {"name": "shop", "services": {"a": {"image": "x", "command": None, "environment": {"A": "$$1"}}}}
-    assert importer.one("compose.json", json.dumps(document, indent=2)).runs.env == {"A": "$1"}
+    service = {"image": "x", "command": None, "environment": {"A": "$$1 \U0001f600"}}
+    document = {"name": "shop", "services": {"a": service}}
+    assert importer.one("compose.json", json.dumps(document, indent=2)).runs.env == {"A": "$1 \U0001f600"}
 
 
 @pytest.mark.parametrize(
@@ -258,7 +259,8 @@ def test_output_of_compose_config_as_json_is_read_too(importer: Importer) -> Non
         ("services:\n  a: !reset x\n", "line 2"),
         ("services:\n  a: {image: x}\n  a: {image: y}\n", "'a' is there twice"),
         ("a: &a [*a]\nservices: {}", "has no services"),
-        ("services: \x00", "no YAML"),
+        ('services: {"a": {"image": "\\0"}}', "line 1 .* a NUL"),
+        ('services: {"a": {"image": "\\ud800"}}', "no YAML"),
         ("[" * 5000, "no YAML"),
     ],
 )

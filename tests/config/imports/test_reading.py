@@ -40,8 +40,10 @@ def test_file_of_no_known_kind_is_refused() -> None:
 
 def test_what_cannot_be_read_is_refused(importer: Importer) -> None:
     (importer.folder / "latin").write_bytes(b"a: \xff\n")
+    (importer.folder / "nul").write_bytes(b"a: \0\n")
     os.mkfifo(importer.folder / "fifo")
-    refused = {".": "Is a directory", "none": "No such file", "fifo": "no regular file", "latin": "line 1, is"}
+    refused = {".": "Is a directory", "none": "No such file", "fifo": "no regular file"}
+    refused |= {"latin": "line 1, is not UTF-8", "nul": "a NUL character"}
     for name, said in refused.items():
         with pytest.raises(ImportRefusedError, match=said):
             import_file(str(importer.folder / name), {})
