@@ -417,8 +417,9 @@ async def _end_command(kin: Kin, gone: trio.Event) -> None:
     try:
         with trio.move_on_after(COMMAND_KILL_BOUND):
             await kin.kill()
-            await kin.release()
     finally:
+        with trio.CancelScope(shield=True):  # bounded by the number of its tries
+            await kin.release()
         gone.set()
 
 
