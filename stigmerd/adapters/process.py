@@ -171,6 +171,7 @@ class ProcessLauncher:
             start_ticks=leader.start_ticks,
             pidfd_inode=leader.inode,
             cgroup=spawned.leaf.path if spawned.leaf is not None else None,
+            sealed=spawned.sealed,
         )
         return ProcessLife(self, order, proof, leader, spawned.leaf, sealed=spawned.sealed, began=began)
 
@@ -185,8 +186,7 @@ class ProcessLauncher:
             return None
         leader, leaf = adopted
         began = trio.current_time() - _age(leader.start_ticks)
-        # Whether it was born in its leaf is not on record, so what is outside is looked for too.
-        return ProcessLife(self, order, identity, leader, leaf, sealed=False, began=began)
+        return ProcessLife(self, order, identity, leader, leaf, sealed=identity.sealed, began=began)
 
     async def end_strays(self, keep: Collection[str]) -> list[Stray]:
         """End everything of this home but the lives with these nonces, in at most 5 s, and tell what it was."""

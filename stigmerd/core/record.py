@@ -17,7 +17,8 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True):
     """Which process or container a life is, such that a later daemon can prove it.
 
     ``start_ticks`` is field 22 of ``/proc/PID/stat`` (elsewhere: microseconds since the epoch).
-    ``nonce`` is the life's ``STIGMER_LIFE``. ``cgroup`` is the absolute path of its leaf.
+    ``nonce`` is the life's ``STIGMER_LIFE``. ``cgroup`` is the absolute path of its leaf; ``sealed``:
+    it was born in there, so that nothing of it can be anywhere else.
     """
 
     nonce: str
@@ -26,6 +27,7 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True):
     start_ticks: int | None = None
     pidfd_inode: int | None = None
     cgroup: str | None = None
+    sealed: bool = False
     container_id: str | None = None
 
 

@@ -85,15 +85,15 @@ class Tenure:
         async with trio.open_nursery() as tasks:
             tasks.start_soon(self._watch)
             await self._let_end()
-            over = await self._kill()
+            over = await self._clear_up()
             tasks.cancel_scope.cancel()
         return over
 
     async def _clear_up(self) -> bool:
-        """End what a leader that ended by itself has left.
+        """Kill everything of the life, until it is dead or was seen to be alive for too long.
 
-        Nobody waits for that, and a look at everything that takes long, on a machine that is swamped or
-        with an engine that is away, does not mean that something cannot be killed: only who is seen does.
+        A look at everything that takes long, on a machine that is swamped or with an engine that is
+        away, does not mean that something cannot be killed: only who is seen does.
         """
         bound = KILL_BOUND
         while not await self._kill(bound):

@@ -56,13 +56,19 @@ ALL = (*STEADY, "crasher", "once", "late")
 class Variant:
     """One configuration among those that reloads change between."""
 
-    b: int = 1000
+    b: int = 1000000
     late: bool = False
     web_enabled: bool = True
     grace: float = 0.3
 
 
-VARIANTS = (Variant(), Variant(b=1001), Variant(late=True), Variant(web_enabled=False), Variant(b=1002, grace=0.1))
+VARIANTS = (
+    Variant(),
+    Variant(b=1000001),
+    Variant(late=True),
+    Variant(web_enabled=False),
+    Variant(b=1000002, grace=0.1),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,9 +83,9 @@ class Program:
         python = [sys.executable, "-S", "-E", "-c"]
         tag = f"{name}-{self.token}"
         return {
-            "a": ["sleep", f"1000.{self.token}"],
+            "a": ["sleep", f"1000000.{self.token}"],
             "b": ["sleep", f"{variant.b}.{self.token}"],
-            "late": ["sleep", f"2000.{self.token}"],
+            "late": ["sleep", f"2000000.{self.token}"],
             "deaf": ["sh", "-c", DEAF, tag],
             "family": ["sh", "-c", self._family(), tag],
             "crasher": ["sh", "-c", CRASHER, tag],
@@ -91,10 +97,10 @@ class Program:
     @property
     def orphan(self) -> list[str]:
         """The grandchild that left the session and cleared its environment."""
-        return ["sleep", f"3000.{self.token}"]
+        return ["sleep", f"3000000.{self.token}"]
 
     def _family(self) -> str:
-        return FAMILY.format(leader=f"4000.{self.token}", child=f"5000.{self.token}", orphan=self.orphan[1])
+        return FAMILY.format(leader=f"4000000.{self.token}", child=f"5000000.{self.token}", orphan=self.orphan[1])
 
     def configuration(self, variant: Variant) -> str:
         """The whole file."""
