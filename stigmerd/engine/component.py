@@ -330,7 +330,7 @@ class Component:
             case Seen():
                 if message.life == self._state.life:
                     message.then()
-                if self._mail:
+                if self._mail and self._state.phase is not Phase.SPAWNING:
                     return  # it is remembered with what comes next, before anything is awaited
         self._save()
         self._begin_life()
