@@ -284,6 +284,7 @@ class Component:
         number = self._state.life
         async with trio.open_nursery() as self._tasks:
             if self._tenure is None:
+                self._begin_life()  # unless that was done already; before a stop is heard, in any case
                 self._launching = trio.CancelScope(deadline=trio.current_time() + SPAWN_BOUND)
                 self._tasks.start_soon(self._launch)
             else:
@@ -330,7 +331,7 @@ class Component:
             case Seen():
                 if message.life == self._state.life:
                     message.then()
-                if self._mail:
+                if self._mail and self._state.phase is not Phase.SPAWNING:
                     return  # it is remembered with what comes next, before anything is awaited
         self._save()
         self._begin_life()
@@ -530,7 +531,6 @@ class Component:
             self._launcher.begin(self._order)
 
     async def _launch(self) -> None:
-        self._begin_life()  # unless that was done already
         order, self._order = self._order, None
         assert order is not None
         with self._launching:

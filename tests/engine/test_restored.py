@@ -173,6 +173,17 @@ async def test_stop_that_was_under_way_stays_the_operators(
     assert world.events.entries[-1].reason == "operator"
 
 
+async def test_stop_that_comes_as_soon_as_a_dead_life_is_to_be_replaced_is_a_stop(
+    supervise: Supervise, world: FakeWorld, autojump_clock: MockClock
+) -> None:
+    specs = [component(f"web{number}") for number in range(20)]  # whose task runs first is a matter of chance
+    restored = {spec.name: replace(left(Phase.STOPPING), spec=spec) for spec in specs}
+    async with supervise(*specs, restored=restored) as supervisor:
+        answers = await supervisor.stop(restored, "operator")
+        assert {answer.state for answer in answers} == {"stopped"}
+    assert "failed" not in {entry.event for entry in world.events.entries}
+
+
 def returning(world: FakeWorld) -> list[str]:
     """Who would come up again if the daemon died now, though it is down."""
     return [name for name, record in world.state.records.items() if is_to_return(record)]

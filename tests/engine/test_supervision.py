@@ -595,6 +595,29 @@ async def test_dependency_that_goes_down_while_the_ports_are_looked_at_is_waited
     assert (view.phase, view.blocked_by) == (Phase.WAITING, "db")
 
 
+async def test_stop_in_the_instant_in_which_the_gate_opens_is_a_stop(
+    supervise: Supervise, world: FakeWorld, autojump_clock: MockClock
+) -> None:
+    names = [f"web{number}" for number in range(20)]  # which of the two comes first is a matter of chance
+    for name in names:
+        world.launcher.programs[name].gate_takes = 2.0
+    async with supervise(*(component(name, ports=(80,)) for name in names)) as supervisor:
+        await supervisor.begin(names, None)
+        began = trio.current_time()
+        async with trio.open_nursery() as stops:
+            for name in names:
+                stops.start_soon(stop_at, supervisor, name, began + 2.0)
+        await trio.sleep(5)
+        assert {supervisor.component(name).view.phase for name in names} == {Phase.DOWN}
+    for name in names:
+        assert world.events.of(name).count("starting") == world.events.of(name).count("exited"), name
+
+
+async def stop_at(supervisor: Supervisor, name: str, instant: float) -> None:
+    await trio.sleep_until(instant)
+    await supervisor.stop([name], "operator")
+
+
 async def test_stranger_on_a_port_is_a_problem_for_as_long_as_it_is_waited_for(
     supervise: Supervise, world: FakeWorld, autojump_clock: MockClock
 ) -> None:
