@@ -102,7 +102,7 @@ USAGE_BOUND = 1.0
 PROOF_BOUND = 1.0
 """Seconds in which what the last daemon left has to be found alive or dead, before anybody is answered."""
 
-CHECK_BOUND = 30.0
+CHECK_BOUND = 15.0
 """Seconds for a new program to load the configuration before the daemon becomes it."""
 
 LOG_PAUSE = 0.01
@@ -207,6 +207,8 @@ class Daemon:
         self._reload_problem = ""
         self._reloading = False
         self._loading = trio.CapacityLimiter(1)
+        self._lacks: dict[trio.CapacityLimiter, str] = {}
+        """By the limiter of a chore: what keeps it from being done."""
         self._end = trio.Event()
         self._shutdown_begun = False
         self._reexec = False
@@ -445,11 +447,14 @@ class Daemon:
     async def _do_chore(self, chore: Callable[[], T], limiter: trio.CapacityLimiter) -> T | None:
         """What the chore returns; None, after a while, where what it needs is lacking."""
         try:
-            return await trio.to_thread.run_sync(chore, abandon_on_cancel=True, limiter=limiter)
+            done = await trio.to_thread.run_sync(chore, abandon_on_cancel=True, limiter=limiter)
         except (RuntimeError, MemoryError, OSError) as exc:
-            log.warning("a chore has to wait: %s", exc)
+            self._lacks[limiter] = f"the daemon lacks something for its files, and waits for it: {exc or 'memory'}"
+            log.warning("%s", self._lacks[limiter])
             await trio.sleep(CHORE_PAUSE)
             return None
+        self._lacks.pop(limiter, None)
+        return done
 
     async def _settle_logs(self) -> None:
         """Let a rotation end that was under way when its thread was let go: only another daemon could."""
@@ -592,6 +597,7 @@ class Daemon:
             self._state.problem,
             self._events.problem,
             describe_shortage(self._start.lock),
+            *self._lacks.values(),
             *self._processes.problems,
             *self._logs.problems,
             *strangers,

@@ -175,8 +175,8 @@ class ControlServer:
             self._displace()
         limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         missing = newest + self._limits.reserve - limit if limit != resource.RLIM_INFINITY else 0
-        for _ in range(missing):
-            self._displace(only_idle=True)
+        while missing > 0 and self._displace(only_idle=True):
+            missing -= 1
 
     async def _serve_one(self, connection: Connection) -> None:
         try:
@@ -184,8 +184,8 @@ class ControlServer:
         finally:
             self._connections.discard(connection)
 
-    def _displace(self, *, only_idle: bool = False) -> None:
-        """Close the connection that has gone longest without a request.
+    def _displace(self, *, only_idle: bool = False) -> bool:
+        """Close the connection that has gone longest without a request, if there is any.
 
         One that waits for an answer is the last choice, one that is subscribed the last but one:
         they are of use to somebody, and at most half of all are subscribed.
@@ -195,6 +195,7 @@ class ControlServer:
             idlest = min(chosen, key=lambda c: (c.is_busy, c.is_subscriber, c.heard_at))
             self._connections.remove(idlest)
             idlest.close()
+        return bool(chosen)
 
     def _may_subscribe(self) -> bool:
         return sum(connection.is_subscriber for connection in self._connections) < self._limits.subscribers

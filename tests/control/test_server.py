@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 from typing import Any
 
 import pytest
@@ -239,6 +240,19 @@ async def test_newcomer_displaces_the_peer_that_has_gone_longest_without_a_reque
             assert "result" in await peers[2].call("hello")
         for peer in peers:
             await peer.__aexit__()
+
+
+async def test_idle_peers_give_way_where_descriptors_are_few_and_subscribers_stay(serve: Serve) -> None:
+    everything = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    async with (
+        serve(Limits(reserve=everything)) as served,
+        await served.connect() as subscriber,
+    ):
+        await subscriber.call("events.subscribe")
+        async with await served.connect() as idle, await served.connect() as newcomer:
+            assert "result" in await newcomer.call("hello")
+            assert await idle.receive() is None
+            assert "result" in await subscriber.call("hello")
 
 
 async def test_malformed_lines_do_not_keep_a_place(serve: Serve) -> None:

@@ -27,7 +27,7 @@ from stigmerd.engine.operations import Answer
 from stigmerd.engine.ports import LaunchOrder, Shut
 from stigmerd.engine.supervisor import Supervisor
 from tests.engine.conftest import Supervise
-from tests.engine.fakes import FakeWorld, Program, component
+from tests.engine.fakes import FakeLife, FakeWorld, Program, component
 
 
 def probe(**changes: object) -> ProbeSpec:
@@ -476,6 +476,28 @@ async def test_bug_while_alive_leaves_no_process(
             world.probes.__class__.__call__ = original  # type: ignore[method-assign]
         assert not world.launcher.last("web").is_alive()
     assert world.events.of("web").count("exited") == 1
+
+
+async def test_component_that_cannot_even_be_failed_is_failed_when_it_can_be_and_ends_nobody_else(
+    supervise: Supervise, world: FakeWorld, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    errors = [ZeroDivisionError("one"), ZeroDivisionError("two")]
+    kill = FakeLife.kill
+
+    async def kill_at_last(life: FakeLife) -> None:
+        if errors:
+            raise errors.pop()
+        await kill(life)
+
+    monkeypatch.setattr(FakeLife, "kill", kill_at_last)
+    async with supervise(component("bad"), component("good")) as supervisor:
+        await supervisor.begin(["bad", "good"], None)
+        await supervisor.board.wait_view("bad", lambda v: v.phase is Phase.RUNNING)
+        world.launcher.last("bad").exit(ExitStatus(code=1))
+        view = await supervisor.board.wait_view("bad", lambda v: v.phase is Phase.FAILED)
+        assert "ZeroDivisionError: one" in view.note
+        assert not world.launcher.last("bad").is_alive()
+        assert supervisor.component("good").view.phase is Phase.RUNNING
 
 
 class _Exploding:

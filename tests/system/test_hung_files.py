@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.crashes, needs_mounts]
 GIVEN_UP = 13.0
 """Seconds after which a spawn or a read of the configuration has been given up for certain: 10 s, and some."""
 
-PROMPT = 2.0
+PROMPT = 5.0
 """Seconds for what has nothing to do with the hung files, on a machine that is busy."""
 
 
@@ -135,6 +135,8 @@ while True:
         wait_until(lambda: rotated.exists() and rotated.stat().st_ino != head)
         with pytest.raises(RemoteError, match="does not answer"):
             home.call("reload")
+        with pytest.raises(RemoteError, match="nothing was changed"):
+            home.call("reexec")
         check_others_go_on(home)
         began = time.monotonic()
         stopped = home.cli("stop")
