@@ -177,7 +177,9 @@ class Kin:
             return []
         everybody = await self._scans.fresh()
         session = self._leader.pid if self._leader.keeps_pid else None
-        members = find_members(everybody, session, self._known, self._is_member)
+        # A thousand lives that ask at once would hold up the loop for a second or two.
+        find = partial(find_members, everybody, session, frozenset(self._known), self._is_member)
+        members = await self._scans.in_thread(find)
         self._known = {(seen.pid, seen.stat.start_ticks) for seen in members}
         return members
 

@@ -121,6 +121,8 @@ class Tenure:
         self._exited.set()
 
     async def _let_end(self) -> None:
+        # A scope is used once; and after a bug in one of these, they are tried again.
+        self._grace = trio.CancelScope(deadline=self._grace.deadline)
         with self._grace:
             await self._pre_stop()
             await self.life.terminate(self._policy.signal)

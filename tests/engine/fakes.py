@@ -55,6 +55,8 @@ class Program:
     gate_takes: float = 0.0
     shut: Shut | None = None
     bug: Exception | None = None
+    stop_bugs: list[Exception] = field(default_factory=list)
+    """What the stop signal raises, once each."""
 
 
 class FakeLife:
@@ -120,6 +122,8 @@ class FakeLife:
 
     async def terminate(self, signal: str) -> None:
         await trio.lowlevel.checkpoint()
+        if self._program.stop_bugs:
+            raise self._program.stop_bugs.pop()
         self.signals.append(signal)
         if self._program.dies_after is not None:
             trio.lowlevel.spawn_system_task(self._expire, self._program.dies_after, ExitStatus(signal=signal))

@@ -814,3 +814,16 @@ async def test_launch_that_was_begun_when_a_bug_struck_is_ended(
         view = await supervisor.board.wait_view("web", lambda v: v.phase is Phase.FAILED)
     assert "planted" in view.note
     assert [life.is_alive() for life in world.launcher.lives["web"]] == [False]
+
+
+async def test_bug_while_a_life_is_ended_leaves_no_process(
+    supervise: Supervise, world: FakeWorld, autojump_clock: MockClock
+) -> None:
+    world.launcher.programs["web"] = Program(stop_bugs=[ZeroDivisionError("planted")])
+    async with supervise(component()) as supervisor:
+        await supervisor.start(["web"], "operator")
+        await supervisor.stop(["web"], "operator")
+        view = supervisor.component("web").view
+    assert (view.phase, view.survivors) == (Phase.FAILED, ())
+    assert "ZeroDivisionError: planted" in view.note
+    assert not world.launcher.last("web").is_alive()
