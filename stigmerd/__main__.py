@@ -82,12 +82,12 @@ def _run(
     from stigmerd.adapters.spawn import heed_signals
     from stigmerd.adapters.store import Home, HomeError, default_home
 
-    home = Home.at(options.home or default_home(environment))
-    if options.check:
-        heed_signals()
-        return _check(home, options.config, environment)
     os.environ.pop("STIGMERD_INHERITANCE", None)
     try:
+        home = Home.at(options.home or default_home(environment))
+        if options.check:
+            heed_signals()
+            return _check(home, options.config, environment)
         home.prepare()
         return _supervise(home, options, arguments, environment, inherited, foreground=foreground)
     except HomeError as exc:

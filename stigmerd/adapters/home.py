@@ -62,7 +62,10 @@ class Home:
         if not text or "\0" in text:
             raise HomeError(f"{text!r} is no path of a folder: give one with --home")
         above, name = os.path.split(os.path.abspath(text))
-        return cls(os.path.join(os.path.realpath(above), name))
+        path = os.path.join(os.path.realpath(above), name)
+        if any("\udc80" <= character <= "\udcff" for character in path):  # JSON, which the state is, could not name it
+            raise HomeError(f"{path!r} is no path of valid UTF-8: give another folder with --home")
+        return cls(path)
 
     @property
     def run(self) -> str:

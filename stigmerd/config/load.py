@@ -82,6 +82,8 @@ def load_stack(
         source = os.path.join(home, FILE_NAME)
     if source is None:
         return _reference_stack(home, environ, uid, agent_in_container=agent_in_container)
+    if any("\udc80" <= character <= "\udcff" for character in source):  # JSON, which the state is, could not name it
+        raise _one_error("the path of the file is not valid UTF-8: rename it", ascii(source))
     files = TrustedFiles(uid)
     text, document = _parsed(source, files)
     around = Surroundings(folder=os.path.dirname(source), is_root=uid == 0, files=files)

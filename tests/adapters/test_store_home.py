@@ -92,7 +92,7 @@ def test_folders_above_the_home_are_resolved(tmp_path: Path) -> None:
     assert Home.at(tmp_path / "link" / "home") == Home.at(f"{tmp_path}/real/./home/")
 
 
-@pytest.mark.parametrize("path", ["", "a\0b"])
+@pytest.mark.parametrize("path", ["", "a\0b", "a\udcffb"])
 def test_what_is_no_path_is_refused(path: str) -> None:
     with pytest.raises(HomeError, match="is no path"):
         Home.at(path)
