@@ -490,6 +490,7 @@ async def test_component_that_cannot_even_be_failed_is_failed_when_it_can_be_and
         await kill(life)
 
     monkeypatch.setattr(FakeLife, "kill", kill_at_last)
+    world.launcher.programs["bad"] = Program(child_outlives=None)  # else there is nothing left to be killed
     async with supervise(component("bad"), component("good")) as supervisor:
         await supervisor.begin(["bad", "good"], None)
         await supervisor.board.wait_view("bad", lambda v: v.phase is Phase.RUNNING)
