@@ -30,6 +30,11 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True):
     sealed: bool = False
     container_id: str | None = None
 
+    @property
+    def is_intent(self) -> bool:
+        """Whether it names nobody yet: a life was ordered, and it is not known what came of that."""
+        return self.pid is None and self.container_id is None
+
 
 class ComponentRecord(msgspec.Struct, frozen=True, kw_only=True):
     """All that the next daemon needs to go on with a component where this one stopped.

@@ -682,7 +682,7 @@ class Component:
         """Find out what became of the life that an earlier daemon left, and go on from there."""
         identity, state = self._view.identity, self._state
         self._recall()
-        if identity is None or (identity.pid is None and identity.container_id is None):
+        if identity is None or identity.is_intent:
             self._show(identity=None)
             if state.phase in {Phase.STARTING, Phase.RUNNING, Phase.CONDEMNED}:
                 self._found_dead()  # whatever the record named was not to be believed

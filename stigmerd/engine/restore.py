@@ -59,6 +59,8 @@ def restored_view(record: ComponentRecord, spec: ComponentSpec, log: str, now: f
     none leads on would be over for ever.
     """
     returns, phase = is_to_return(record), Phase[record.phase]
+    if phase is Phase.SPAWNING and record.identity is not None and not record.identity.is_intent:
+        phase = Phase.STARTING  # whoever has a name was spawned
     failed_because = record.failed_because if phase is Phase.FAILED else None
 
     def to_now(instant: float | None) -> float | None:
@@ -102,7 +104,7 @@ def untold_end(record: ComponentRecord, told: Set[str]) -> str | None:
     identity = record.identity
     if identity is None or told & {"exited", "start_failed"}:
         return None
-    if identity.pid is None and identity.container_id is None and "starting" not in told:
+    if identity.is_intent and "starting" not in told:
         return "start_failed"
     return "exited" if "starting" in told or record.phase in LIVE else None
 

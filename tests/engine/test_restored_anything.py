@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import trio
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from trio.testing import MockClock
 
@@ -92,7 +92,20 @@ async def go_on(record: ComponentRecord, policy: RestartPolicy, told: list[str],
     assert [entry.message for entry in world.events.entries if entry.reason == "internal"] == []
 
 
+BORN_WHILE_SPAWNING = ComponentRecord(
+    name="web",
+    phase=Phase.SPAWNING.name,
+    wanted=True,
+    life=3,
+    definition=component().definition,
+    shown=ComponentDocument(name="web", kind="process", state="starting", healthy=False),
+    identity=Identity(nonce=NONCE, boot_id=BOOT_ID, container_id=""),
+)
+
+
 @settings(deadline=None)
+@example(record=BORN_WHILE_SPAWNING, policy=RestartPolicy(), told=[], is_there=False)
+@example(record=BORN_WHILE_SPAWNING, policy=RestartPolicy(), told=[], is_there=True)
 @given(record=RECORDS, policy=POLICIES, told=TOLD, is_there=st.booleans())
 def test_any_record_that_can_be_read_can_be_gone_on_from(
     record: ComponentRecord, policy: RestartPolicy, told: list[str], is_there: bool
