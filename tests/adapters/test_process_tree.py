@@ -11,7 +11,7 @@ import pytest
 import trio
 
 from stigmerd.adapters import cgroup
-from stigmerd.adapters.kin import Scans, find_members
+from stigmerd.adapters.kin import LOOK_PERIOD, Scans, find_members
 from stigmerd.adapters.proc import Marks, Seen, Stat
 from stigmerd.adapters.reserve import Reserve
 from tests.adapters.processes import bench, end, is_running, on_every_platform, wait_until
@@ -198,7 +198,7 @@ async def test_who_left_the_leaf_of_a_life_that_crashed_is_ended_a_moment_later(
         await end(other)
 
 
-async def test_simple_stop_takes_a_few_milliseconds(tmp_path: Path) -> None:
+async def test_simple_stop_does_not_wait_out_a_period_of_looking(tmp_path: Path) -> None:
     async with bench(tmp_path) as at:
         taken = []
         for _ in range(10):
@@ -209,7 +209,7 @@ async def test_simple_stop_takes_a_few_milliseconds(tmp_path: Path) -> None:
             await life.wait_gone()
             await end(life)
             taken.append(trio.current_time() - began)
-        assert min(taken) < 0.02
+        assert min(taken) < LOOK_PERIOD
 
 
 async def test_looks_are_shared_by_all_who_asked_before_one_began() -> None:
