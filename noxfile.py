@@ -113,6 +113,15 @@ def soak(session: nox.Session) -> None:
 
 
 @nox.session
+def fuzz(session: nox.Session) -> None:
+    """Fuzz what reads strangers' bytes, where atheris installs; `nox -s fuzz -- state -runs=1000000`."""
+    install(session)
+    session.install("atheris", silent=True)
+    for target in session.posargs[:1] or ("request", "state", "history"):
+        session.run("python", "-m", "tests.fuzzing", target, *session.posargs[1:])
+
+
+@nox.session
 def wheel(session: nox.Session) -> None:
     """Build the distribution, install it alone, and run what it installs."""
     session.install("build", silent=True)

@@ -171,9 +171,11 @@ class EventTail:
         return entries
 
     def _take(self, entries: list[Entry]) -> list[Entry]:
-        new = [entry for entry in entries if entry.seq > self._last]
-        if new:
-            self._last = new[-1].seq
+        new = []
+        for entry in entries:
+            if entry.seq > self._last:
+                new.append(entry)
+                self._last = entry.seq
         return new
 
 

@@ -77,6 +77,11 @@ INVALID_REQUESTS = {
 }
 
 
+DAMAGE = st.binary(max_size=4) | st.sampled_from(
+    [b"", b'"', b"{", b"]", b":", b"null", b"-0", b"1e999", b"NaN", b"\\ud800", b"\xed\xa0\x80", b"\xef\xbb\xbf"]
+)
+
+
 def error_of(line: bytes) -> ProtocolError:
     """How a line is refused."""
     with pytest.raises(ProtocolError) as refused:
@@ -148,6 +153,22 @@ def test_anything_that_looks_like_json_is_a_request_or_a_protocol_error(text: st
         decode_request(text.encode())
     except ProtocolError as error:
         json.loads(encode_error(error.request_id, error.code, error.message))
+
+
+@given(data=st.data())
+def test_damaged_request_is_a_request_or_a_protocol_error(data: st.DataObject) -> None:
+    line = bytearray(encode_request(7, "events.subscribe", {"since": 3, "names": ["a", "\u20ac"]}).rstrip(b"\n"))
+    for _ in range(data.draw(st.integers(1, 4))):
+        start = data.draw(st.integers(0, len(line)))
+        end = data.draw(st.integers(start, min(start + 10, len(line))))
+        line[start:end] = data.draw(DAMAGE | st.just(bytes(line[start:end]) * 2))
+    try:
+        request = decode_request(bytes(line))
+    except ProtocolError as error:
+        json.loads(encode_error(error.request_id, error.code, error.message))
+    else:
+        assert isinstance(request.params, dict)
+        assert isinstance(request.request_id, int | str)
 
 
 @given(st.dictionaries(st.text(), JSON, max_size=4))

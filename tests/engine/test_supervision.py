@@ -253,6 +253,17 @@ async def test_unkillable_is_failed_and_blocks_the_next_life_until_it_is_gone(
     assert world.events.of("web").count("exited") == 1
 
 
+async def test_restart_on_a_machine_too_busy_to_look_at_all_processes_comes_to_its_new_life(
+    supervise: Supervise, world: FakeWorld, autojump_clock: MockClock
+) -> None:
+    world.launcher.programs["web"] = Program(child_outlives=None, kill_takes=20.0, look_takes=20.0)
+    async with supervise(component(stop=StopPolicy(grace=0.1))) as supervisor:
+        await supervisor.start(["web"], "operator")
+        (answer,) = await supervisor.restart(["web"], "operator")
+        assert (answer.ok, supervisor.component("web").view.state.life) == (True, 2)
+    assert "failed" not in world.events.of("web")
+
+
 async def test_crash_on_a_machine_too_busy_to_look_at_all_processes_is_followed_by_a_restart(
     supervise: Supervise, world: FakeWorld, autojump_clock: MockClock
 ) -> None:
