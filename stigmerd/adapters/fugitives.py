@@ -1,7 +1,7 @@
 """Who left the leaf of a life that crashed: found and ended a moment later.
 
-Only root can leave a leaf. A look at all processes costs more than a whole restart, so the next life
-does not wait for it; a stop does.
+Only who may write the cgroups above it can leave a leaf. A look at all processes costs more than a
+whole restart, so the next life does not wait for it; a stop does, where there is an orphan to be found.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ import trio
 from stigmerd.adapters import proc
 from stigmerd.adapters.kin import Scans
 from stigmerd.adapters.proc import Marks
+from stigmerd.adapters.reaper import Children
 
-DELAY = 0.5
+DELAY = 2.0
 """Seconds from the first crash to the look, which serves for all until then."""
 
 PAUSE = 0.1
@@ -26,8 +27,9 @@ ROUNDS = 50
 class Fugitives:
     """Looks for what carries the marks of lives that are over. ``homes`` are the names of the home."""
 
-    def __init__(self, homes: Collection[str], scans: Scans) -> None:
+    def __init__(self, homes: Collection[str], children: Children, scans: Scans) -> None:
         self._homes = homes
+        self._children = children
         self._scans = scans
         self._nonces: set[str] = set()
         self._arrived = trio.Event()
@@ -44,7 +46,8 @@ class Fugitives:
             await trio.sleep(DELAY)
             self._arrived = trio.Event()
             nonces, self._nonces = frozenset(self._nonces), set()
-            await self._end(partial(self._is_fugitive, nonces))
+            if self._children.may_be_orphaned():
+                await self._end(partial(self._is_fugitive, nonces))
 
     async def _end(self, is_fugitive: partial[bool]) -> None:
         for _ in range(ROUNDS):

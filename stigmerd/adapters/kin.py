@@ -184,8 +184,11 @@ class Kin:
         return members
 
     async def _has_escaped(self) -> bool:
-        """Whether somebody has left the leaf, as root can. From then on all are looked for."""
-        if self._sealed and not self._is_searched:
+        """Whether somebody has left the leaf, as root can. From then on all are looked for.
+
+        Once the leaf is empty, whoever left it is an orphan, and came to us.
+        """
+        if self._sealed and not self._is_searched and self._leader.may_leave_orphans():
             everybody = await self._scans.fresh()
             self._is_searched = True
             self._sealed = not find_members(everybody, None, (), self._is_member)

@@ -133,6 +133,10 @@ class Leader:
                 self._is_reaped = os.waitpid(self.pid, os.WNOHANG) != (0, 0)
         self.let_go()
 
+    def may_leave_orphans(self) -> bool:
+        """Whether somebody's child may have come to us. Where it left nobody, none has."""
+        return not self._is_child or self._children.may_be_orphaned()
+
     def let_go(self) -> None:
         """Hold it no longer. It is not reaped by that."""
         if self._pidfd is not None:

@@ -101,7 +101,7 @@ class ProcessLauncher:
         self.children = Children()
         self._reserve = Reserve()
         self.scans = Scans(self._reserve)
-        self.fugitives = Fugitives(self.homes, self.scans)
+        self.fugitives = Fugitives(self.homes, self.children, self.scans)
         self._spawner = Spawner(self._environment, self.children) if platform.spawner else None
         self._tasks: trio.Nursery | None = None
 

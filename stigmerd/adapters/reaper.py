@@ -76,6 +76,12 @@ class Children:
         with self._lock:
             self._claimed.discard(pid)
 
+    def may_be_orphaned(self) -> bool:
+        """Whether there is a child that nobody claims: to a subreaper comes whoever outlives his parents."""
+        found = proc.children()
+        with self._lock:
+            return found is None or bool(found - self._claimed)
+
     def is_orphan(self, pid: int) -> bool:
         """Whether a zombie child of ours came from a life, and has no owner.
 
