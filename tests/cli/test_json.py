@@ -25,7 +25,7 @@ def documented(table: str) -> set[str]:
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """A stack with one component."""
     with stack(tmp_path_factory.mktemp("home")) as one:
-        one.configure('[component.a]\ncommand = ["sleep", "1000"]\nstop.grace = "2s"\n')
+        one.configure('[component.a]\ncommand = ["sleep", "1000"]\nstop.grace = "2s"\nliveness.process = {}\n')
         one.start()
         one.wait_state("a", "running")
         yield one
@@ -41,7 +41,9 @@ def test_status_has_the_keys_of_the_page(running: Stack) -> None:
         document = told(running, *words)
         assert document.keys() == documented("status")
         assert document["daemon"].keys() == documented("daemon")
-        assert [component.keys() for component in document["components"]] == [documented("component")]
+        (component,) = document["components"]
+        assert component.keys() == documented("component")
+        assert [probe.keys() for probe in component["probes"]] == [documented("probe")]
 
 
 @pytest.mark.parametrize("words", ["signal WINCH a", "restart a", "stop a", "start a"])

@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from stigmerd.core.event import EVENTS
+from stigmerd.core.event import EVENTS, REASONS
 from stigmerd.core.explain import ExplainReport
 from stigmerd.core.status import StatusDocument, to_plain
 
@@ -22,6 +22,6 @@ def test_status_document_is_shown_with_every_key() -> None:
     assert json.loads(json.dumps(to_plain(msgspec.convert(plain, StatusDocument)))) == plain
 
 
-@pytest.mark.parametrize("word", [*ExplainReport.__struct_fields__, *sorted(EVENTS)])
-def test_page_of_the_commands_names_every_key_of_the_report_and_every_event(word: str) -> None:
+@pytest.mark.parametrize("word", [*ExplainReport.__struct_fields__, *sorted(EVENTS | REASONS)])
+def test_page_of_the_commands_names_every_key_of_the_report_every_event_and_reason(word: str) -> None:
     assert f"`{word}`" in (DOCS / "cli.md").read_text()
