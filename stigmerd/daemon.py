@@ -9,16 +9,13 @@ from __future__ import annotations
 import logging
 import os
 import signal as signals
-import socket
-import subprocess
-import sys
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 import trio
@@ -31,8 +28,8 @@ from stigmerd.adapters.platform import Platform
 from stigmerd.adapters.ports import PortWatch
 from stigmerd.adapters.process import ProcessLauncher
 from stigmerd.adapters.reserve import describe_shortage
-from stigmerd.adapters.spawn import HELD_SIGNALS, heed_signals, hold_signals
-from stigmerd.adapters.store import EventFiles, Home, HomeTakenError, StateFiles
+from stigmerd.adapters.spawn import HELD_SIGNALS, heed_signals
+from stigmerd.adapters.store import EventFiles, HomeTakenError, StateFiles
 from stigmerd.config.load import is_stale, load_stack
 from stigmerd.config.presets import AGENT_IMAGE
 from stigmerd.config.problems import ConfigError
@@ -61,6 +58,8 @@ from stigmerd.engine.ports import Life, World
 from stigmerd.engine.restore import DIED_IN_SPAWN, is_to_return, restored_view, untold_end
 from stigmerd.engine.supervisor import Supervisor
 from stigmerd.engine.telling import Teller
+from stigmerd.reexec import ask_next_program, become_next_program
+from stigmerd.start import Start, StartError
 
 ROTATION_PERIOD = 0.25
 """Seconds between two looks at the size of the logs."""
@@ -102,9 +101,6 @@ USAGE_BOUND = 1.0
 PROOF_BOUND = 1.0
 """Seconds in which what the last daemon left has to be found alive or dead, before anybody is answered."""
 
-CHECK_BOUND = 15.0
-"""Seconds for a new program to load the configuration before the daemon becomes it."""
-
 LOG_PAUSE = 0.01
 """Seconds from an event to the line about it: a restart does not wait for lines about it."""
 
@@ -131,62 +127,6 @@ class SystemClock:
     def boot(self) -> float:
         """Seconds of CLOCK_BOOTTIME; where there is none, of the clock that comes nearest."""
         return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
-
-
-INHERITANCE = "STIGMERD_INHERITANCE"
-"""Private to the daemon: what a program that replaced itself hands to its successor."""
-
-BACKGROUND = "STIGMERD_BACKGROUND"
-"""Private to the daemon: set by whoever starts it in the background."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Inheritance:
-    """Descriptors of the lock and of the listening socket, and the soft limit that children get."""
-
-    lock: int
-    listener: int
-    nofile: int | None
-
-    def to_text(self) -> str:
-        """As the value of an environment variable."""
-        return f"{self.lock},{self.listener},{self.nofile or 0}"
-
-    @classmethod
-    def from_text(cls, text: str) -> Inheritance:
-        """The other way round."""
-        lock, listener, nofile = map(int, text.split(","))
-        return cls(lock=lock, listener=listener, nofile=nofile or None)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Start:
-    """How this daemon was started.
-
-    ``environment`` is the daemon's own as it was at the start, less what is private to it.
-    ``children_nofile`` is the soft limit of descriptors that children get. ``listener`` was
-    inherited from the program that this process was before. ``arguments`` are the command line's.
-    In the ``foreground`` the daemon's log goes to stderr too.
-    """
-
-    home: Home
-    config: str | None
-    log_format: str
-    log_level: str | None
-    environment: Mapping[str, str]
-    children_nofile: int | None
-    lock: int
-    listener: socket.socket | None = None
-    arguments: tuple[str, ...] = ()
-    foreground: bool = True
-
-
-class StartError(Exception):
-    """The daemon cannot start. The message is for whoever started it; ``code`` is its exit code."""
-
-    def __init__(self, message: str, code: int = 1) -> None:
-        super().__init__(message)
-        self.code = code
 
 
 class Daemon:
@@ -239,7 +179,7 @@ class Daemon:
                 nursery.cancel_scope.cancel()  # ends what waits, and no component
             if self._reexec:
                 await self._save(clean=False)
-                self._become_next(server.listener)
+                become_next_program(self._start, server.listener)
             await self._save(clean=not self._survivors)
             await self._settle_logs()
             self._processes.close()
@@ -719,8 +659,7 @@ class Daemon:
     async def reexec(self) -> None:
         """Become the program that is installed now, once it has shown that it loads this configuration."""
         self._refuse_while_closing()
-        same = ["--config", self._stack.source] if self._stack.source is not None else []
-        objection = await self._ask_next_program([*self._command_line(), *same, "--check"])
+        objection = await ask_next_program(self._start, self._stack.source)
         if objection is not None:
             raise RefusedError(
                 Refusal.FAILED, f"the new program does not load this configuration, nothing was changed: {objection}"
@@ -728,33 +667,6 @@ class Daemon:
         self._refuse_while_closing()  # a shutdown that began meanwhile has the last word
         self._reexec = True
         self._end.set()
-
-    async def _ask_next_program(self, command: list[str]) -> str | None:
-        """What the next program has against this configuration; None where it has nothing.
-
-        It is not waited for after the bound, as trio.run_process would: it may hang where no kill reaches it.
-        """
-        process = await trio.lowlevel.open_process(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            env=dict(self._start.environment),
-        )
-        assert process.stderr is not None
-        said = b""
-        try:
-            with trio.move_on_after(CHECK_BOUND):
-                async with process.stderr:
-                    async for part in process.stderr:
-                        said += part
-                await process.wait()
-        finally:
-            if process.poll() is None:
-                process.kill()
-        if process.returncode == 0:
-            return None
-        return said.decode("utf-8", "backslashreplace").strip() or f"it did not answer within {CHECK_BOUND:g} s"
 
     def watch_events(self, since: int | None, names: Sequence[str] = ()) -> AbstractContextManager[EventFeed]:
         """Subscribe to the history."""
@@ -776,22 +688,6 @@ class Daemon:
     def _refuse_while_closing(self) -> None:
         if self._shutdown_begun:
             raise RefusedError(Refusal.SHUTTING_DOWN, "the daemon is shutting down")
-
-    # Becoming the next program.
-
-    def _command_line(self) -> list[str]:
-        return [sys.executable, "-P", "-m", "stigmerd", *self._start.arguments]
-
-    def _become_next(self, listener: socket.socket) -> NoReturn:
-        """Replace this program in place: same pid, lock, socket and children."""
-        os.set_inheritable(self._start.lock, True)
-        listener.set_inheritable(True)
-        inherited = Inheritance(lock=self._start.lock, listener=listener.fileno(), nofile=self._start.children_nofile)
-        environment = {**self._start.environment, INHERITANCE: inherited.to_text()}
-        if not self._start.foreground:
-            environment[BACKGROUND] = "1"
-        hold_signals()
-        os.execve(sys.executable, self._command_line(), environment)
 
 
 def _log_problem(message: str, error: BaseException | None = None) -> None:

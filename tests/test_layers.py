@@ -45,6 +45,10 @@ ALLOWED = {
         "stigmerd.cli",
     },
     "stigmerd.reference": {"stigmerd.reference"},
+    # The parts of the daemon itself, which its composition root alone puts together.
+    "stigmerd.daemon_log": {CORE},
+    "stigmerd.start": {"stigmerd.adapters.home"},
+    "stigmerd.reexec": {"stigmerd.adapters.spawn", "stigmerd.start"},
 }
 """What of stigmerd each part may import; the longest matching prefix rules. Whoever is not named,
 the composition root, may import everything."""
