@@ -169,7 +169,7 @@ class Daemon:
                 await self._set_up(nursery)
                 with trio.move_on_after(PROOF_BOUND):
                     await self._supervisor.wait_proven()
-                nursery.start_soon(server.serve)
+                nursery.start_soon(server.serve, self)
                 nursery.start_soon(self._heed, arrivals)
                 await self._end.wait()
                 with trio.move_on_after(ANSWER_BOUND):
@@ -189,7 +189,7 @@ class Daemon:
         hello = Hello(version=__version__, pid=os.getpid())
         run_dir, listener = self._start.home.run, self._start.listener
         try:
-            return ControlServer(run_dir, self, hello, on_problem=_log_problem, listener=listener)
+            return ControlServer(run_dir, hello, on_problem=_log_problem, listener=listener)
         except ControlSocketError as exc:
             raise StartError(str(exc)) from exc
 
