@@ -15,16 +15,10 @@ from typing import TYPE_CHECKING
 
 from stigmerd import __version__
 from stigmerd.daemon_log import LEVELS, say
+from stigmerd.start import BACKGROUND, INHERITANCE, PRIVATE, Inheritance, Start, StartError
 
 if TYPE_CHECKING:
     from stigmerd.adapters.store import Home
-    from stigmerd.daemon import StartError
-
-BACKGROUND = "STIGMERD_BACKGROUND"
-"""Private to the daemon: set by whoever starts it in the background."""
-
-PRIVATE = (BACKGROUND, "STIGMERD_INHERITANCE", "STIGMER_COMPONENT", "STIGMER_LIFE")
-"""What of its environment the daemon keeps from its children."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -38,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     options = _parse(given)
     environment = dict(os.environ)
-    inherited = environment.get("STIGMERD_INHERITANCE")
+    inherited = environment.get(INHERITANCE)
     background = BACKGROUND in environment
     for name in PRIVATE:
         environment.pop(name, None)
@@ -82,7 +76,7 @@ def _run(
     from stigmerd.adapters.spawn import heed_signals
     from stigmerd.adapters.store import Home, HomeError, default_home
 
-    os.environ.pop("STIGMERD_INHERITANCE", None)
+    os.environ.pop(INHERITANCE, None)
     try:
         home = Home.at(options.home or default_home(environment))
         if options.check:
@@ -109,7 +103,7 @@ def _supervise(
     from stigmerd import daemon_log
     from stigmerd.adapters.output import DAEMON, LogFiles
     from stigmerd.adapters.spawn import ignore_signals, outlast_signals, raise_nofile
-    from stigmerd.daemon import Daemon, Inheritance, Start, StartError
+    from stigmerd.daemon import Daemon
 
     legacy = Inheritance.from_text(inherited) if inherited is not None else None
     start = Start(
@@ -173,8 +167,6 @@ def _check(home: Home, config: str | None, environment: Mapping[str, str]) -> in
 
 def _start_error(raised: BaseException) -> StartError | None:
     """The error of the start in what the nurseries of the daemon raised, or None where a bug is in it too."""
-    from stigmerd.daemon import StartError
-
     first = raised
     while isinstance(first, BaseExceptionGroup):
         first = first.exceptions[0]

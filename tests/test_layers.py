@@ -45,6 +45,42 @@ ALLOWED = {
         "stigmerd.cli",
     },
     "stigmerd.reference": {"stigmerd.reference"},
+    # The parts of the daemon itself, which its composition root alone puts together.
+    "stigmerd.daemon_log": {CORE},
+    "stigmerd.start": {"stigmerd.adapters.home"},
+    "stigmerd.reexec": {"stigmerd.adapters.spawn", "stigmerd.start"},
+    "stigmerd.chores": {"stigmerd.adapters.output"},
+    "stigmerd.configuration": {
+        CORE,
+        "stigmerd.adapters.probes",
+        "stigmerd.config",
+        "stigmerd.daemon_log",
+        "stigmerd.start",
+    },
+    "stigmerd.succession": {CORE, "stigmerd.engine", "stigmerd.adapters", "stigmerd.start"},
+    "stigmerd.legacy": {
+        CORE,
+        "stigmerd.adapters.identity",
+        "stigmerd.adapters.store",
+        "stigmerd.configuration",
+        "stigmerd.start",
+    },
+    "stigmerd.report": {
+        CORE,
+        "stigmerd.adapters.output",
+        "stigmerd.configuration",
+        "stigmerd.control.protocol",
+        "stigmerd.engine",
+    },
+    "stigmerd.operations": {
+        CORE,
+        "stigmerd.config.problems",
+        "stigmerd.configuration",
+        "stigmerd.engine",
+        "stigmerd.reexec",
+        "stigmerd.report",
+        "stigmerd.start",
+    },
 }
 """What of stigmerd each part may import; the longest matching prefix rules. Whoever is not named,
 the composition root, may import everything."""

@@ -11,6 +11,8 @@ import os
 import resource
 import socket
 import stat
+from collections.abc import Callable
+from functools import partial
 from types import TracebackType
 from typing import NoReturn
 
@@ -59,7 +61,6 @@ class ControlServer:
     def __init__(
         self,
         run_dir: str,
-        operations: Operations,
         hello: Hello,
         *,
         on_problem: OnProblem,
@@ -67,7 +68,7 @@ class ControlServer:
         limits: Limits = LIMITS,
     ) -> None:
         self._run_dir = run_dir
-        self._context = Context(operations=operations, hello=hello)
+        self._hello = hello
         self._on_problem = on_problem
         self._limits = limits
         self._pending = AsyncValue(0)
@@ -93,12 +94,17 @@ class ControlServer:
         """The socket that is listened on now: what the next program of this process inherits."""
         return self._listener
 
-    async def serve(self) -> NoReturn:
-        """Answer whoever connects, until cancelled. Makes the socket again when somebody removed it."""
+    async def serve(self, operations: Operations) -> NoReturn:
+        """Answer whoever connects, until cancelled. Makes the socket again when somebody removed it.
+
+        Who connected before waits in the socket's queue.
+        """
+        context = Context(operations=operations, hello=self._hello)
         async with trio.open_nursery() as connections:
+            admit = partial(self._admit, context=context, connections=connections)
             while True:
                 async with trio.open_nursery() as accepting:
-                    accepting.start_soon(self._accept, self._listener, connections)
+                    accepting.start_soon(self._accept, self._listener, admit)
                     renewed = await self._wait_renewed()
                     accepting.cancel_scope.cancel()
                 self._listener.close()
@@ -129,7 +135,7 @@ class ControlServer:
             self._on_problem(f"{self._run_dir}/{SOCKET_NAME} was removed by somebody, and is made again")
             return renewed
 
-    async def _accept(self, listener: socket.socket, connections: trio.Nursery) -> None:
+    async def _accept(self, listener: socket.socket, admit: Callable[[trio.socket.SocketType], None]) -> None:
         incoming = trio.socket.from_stdlib_socket(listener)
         is_reported = False
         self._keep_spare()
@@ -149,15 +155,15 @@ class ControlServer:
             self._keep_spare()
             is_reported = False
             if _is_trusted(peer):
-                self._admit(peer, connections)
+                admit(peer)
             else:
                 peer.close()
 
-    def _admit(self, peer: trio.socket.SocketType, connections: trio.Nursery) -> None:
+    def _admit(self, peer: trio.socket.SocketType, *, context: Context, connections: trio.Nursery) -> None:
         self._make_room(peer.fileno())
         connection = Connection(
             peer,
-            self._context,
+            context,
             self._limits,
             pending=self._pending,
             may_subscribe=self._may_subscribe,

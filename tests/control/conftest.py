@@ -62,7 +62,6 @@ def serve(tmp_path: Path) -> Serve:
 
         server = ControlServer(
             str(home / "run"),
-            operations,
             Hello(version="1.2.3", pid=4711),
             on_problem=on_problem,
             listener=listener,
@@ -70,7 +69,7 @@ def serve(tmp_path: Path) -> Serve:
         )
         with server:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(server.serve)
+                nursery.start_soon(server.serve, operations)
                 yield Served(home, server, operations, problems)
                 nursery.cancel_scope.cancel()
 
