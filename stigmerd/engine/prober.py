@@ -6,6 +6,7 @@ delayed says nothing about the component, and is inconclusive.
 
 from __future__ import annotations
 
+import logging
 import random
 from collections.abc import Awaitable, Callable
 
@@ -15,6 +16,8 @@ from stigmerd.core.health import LATENESS_LIMIT, NEW_STREAK, Outcome, Streak
 from stigmerd.core.spec import PROBE_CEILING, ProbeKind, ProbeSpec
 from stigmerd.engine.ports import Clock, Probe
 from stigmerd.engine.turns import Turns
+
+log = logging.getLogger("stigmerd")
 
 Check = Callable[[Outcome], Awaitable[Outcome]]
 
@@ -57,7 +60,7 @@ async def attempt(
     began, began_boot = trio.current_time(), clock.boot()
     outcome = Outcome(passed=False, message=f"timed out after {limit:g} s")
     with trio.move_on_after(limit) as scope:
-        outcome = await probe.attempt()
+        outcome = await _contained(probe)
         if double_check is not None and outcome.passed:
             outcome = await double_check(outcome)
     ended = trio.current_time()
@@ -68,3 +71,12 @@ async def attempt(
     if max(began - due, ended - began - limit, slept) > LATENESS_LIMIT:
         return Outcome(passed=outcome.passed, message=f"{outcome.message} (late)".strip(), conclusive=False)
     return outcome
+
+
+async def _contained(probe: Probe) -> Outcome:
+    """The outcome of an attempt. A bug in a handler is a failure of that probe, and of nothing else."""
+    try:
+        return await probe.attempt()
+    except Exception as exc:
+        log.exception("internal error in a probe")
+        return Outcome(passed=False, message=f"internal error: {type(exc).__name__}: {exc} (see stigmerd.log)")

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from itertools import pairwise
+from typing import NoReturn
 
 import pytest
 import trio
 from trio.testing import MockClock
 
 from stigmerd.core.exit_status import ExitStatus
-from stigmerd.core.health import Outcome
+from stigmerd.core.health import Outcome, Verdict
 from stigmerd.core.lifecycle import Phase
 from stigmerd.core.spec import (
     ComponentSpec,
@@ -23,11 +24,12 @@ from stigmerd.core.spec import (
     RestartWhen,
     StopPolicy,
 )
+from stigmerd.engine.board import View
 from stigmerd.engine.operations import Answer
 from stigmerd.engine.ports import LaunchOrder, Shut
 from stigmerd.engine.supervisor import Supervisor
 from tests.engine.conftest import Supervise
-from tests.engine.fakes import FakeLife, FakeWorld, Program, component
+from tests.engine.fakes import FakeLife, FakeProbe, FakeProbes, FakeWorld, Program, component
 
 
 def probe(**changes: object) -> ProbeSpec:
@@ -470,23 +472,35 @@ async def test_component_that_a_bug_has_failed_has_its_trial_too(
 
 
 async def test_bug_while_alive_leaves_no_process(
-    supervise: Supervise, world: FakeWorld, autojump_clock: MockClock
+    supervise: Supervise, world: FakeWorld, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(FakeProbes, "__call__", _explode)
     async with supervise(component(startup=probe(failure_threshold=1))) as supervisor:
-
-        def explode() -> Outcome:
-            raise ZeroDivisionError("planted")
-
-        world.probes.answers["web"] = Outcome(passed=True)
-        original = world.probes.__class__.__call__
-        try:
-            world.probes.__class__.__call__ = lambda self, handler, life, spec: _Exploding()  # type: ignore[method-assign]
-            await supervisor.begin(["web"], None)
-            await supervisor.board.wait_view("web", lambda v: v.phase is Phase.FAILED)
-        finally:
-            world.probes.__class__.__call__ = original  # type: ignore[method-assign]
+        await supervisor.begin(["web"], None)
+        await supervisor.board.wait_view("web", lambda v: v.phase is Phase.FAILED)
         assert not world.launcher.last("web").is_alive()
     assert world.events.of("web").count("exited") == 1
+
+
+async def test_probe_that_raises_anything_has_failed_with_the_reason_and_nothing_else_has(
+    supervise: Supervise, world: FakeWorld, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(FakeProbe, "attempt", _explode)
+    async with supervise(component(readiness=probe(failure_threshold=2))) as supervisor:
+        await supervisor.start(["web"], "operator")
+        view = await supervisor.board.wait_view("web", _has_verdict)
+    (readiness,) = view.probes.values()
+    assert (view.phase, readiness.streak.verdict) == (Phase.RUNNING, Verdict.FAILING)
+    assert readiness.streak.message == "internal error: ZeroDivisionError: planted (see stigmerd.log)"
+    assert "failed" not in world.events.of("web")
+
+
+def _explode(*_: object) -> NoReturn:
+    raise ZeroDivisionError("planted")
+
+
+def _has_verdict(view: View) -> bool:
+    return any(probe.streak.verdict is not None for probe in view.probes.values())
 
 
 async def test_component_that_cannot_even_be_failed_is_failed_when_it_can_be_and_ends_nobody_else(
@@ -511,11 +525,6 @@ async def test_component_that_cannot_even_be_failed_is_failed_when_it_can_be_and
         assert not world.launcher.last("bad").is_alive()
         assert supervisor.component("good").view.phase is Phase.RUNNING
 
-
-class _Exploding:
-    async def attempt(self) -> Outcome:
-        await trio.lowlevel.checkpoint()
-        raise ZeroDivisionError("planted")
 
 
 async def test_closing_begins_no_life(supervise: Supervise, world: FakeWorld, autojump_clock: MockClock) -> None:
