@@ -43,7 +43,7 @@ class Beginning:
     ``returning`` were stopped by the last daemon only to be started again, which goes on.
     """
 
-    stopping: tuple[str, ...]
+    stopping: frozenset[str]
     starting: frozenset[str]
     returning: frozenset[str]
 
@@ -161,7 +161,7 @@ class Succession:
         joining = [name for name in specs if specs[name].enabled and not (name in old and old[name].shown.enabled)]
         returning = {name for name, record in old.items() if is_to_return(record)}
         return Beginning(
-            stopping=(*changed, *left),
+            stopping=frozenset({*changed, *left}),
             starting=frozenset({*changed, *joining} - {*left}),
             returning=frozenset(returning - {*left}),
         )

@@ -1,0 +1,139 @@
+"""What a daemon decides to begin with, from what the last one left."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+from msgspec.structs import replace
+
+from stigmerd.adapters import identity
+from stigmerd.adapters.home import Home
+from stigmerd.adapters.state import Loaded
+from stigmerd.core.lifecycle import Phase, State
+from stigmerd.core.record import ComponentRecord, DaemonRecord, Identity
+from stigmerd.core.spec import ComponentSpec, ProcessSpec
+from stigmerd.engine.board import View
+from stigmerd.engine.restore import to_record
+from stigmerd.start import StartError
+from stigmerd.succession import Beginning, Succession
+from tests.engine.fakes import BOOT_ID, component
+
+WEB = component()
+OTHER_WEB = component(runs=ProcessSpec(argv=("web", "--new"), cwd="/"))
+
+
+class StoppedClock:
+    """It is the beginning of all times."""
+
+    def wall(self) -> float:
+        return 0.0
+
+    def boot(self) -> float:
+        return 0.0
+
+
+@pytest.fixture
+def life() -> Iterator[Identity]:
+    """A process that provably is the life it is said to be."""
+    marks = {"STIGMER_HOME": "/home", "STIGMER_COMPONENT": "web", "STIGMER_LIFE": "3-abc"}
+    with subprocess.Popen(["sleep", "60"], env=marks) as process:
+        pid = process.pid
+        yield Identity(nonce="3-abc", boot_id=identity.boot_id(), pid=pid, start_ticks=identity.start_ticks(pid))
+        process.kill()
+
+
+def last_daemon(*, boot_id: str = BOOT_ID, clean: bool = False, source: str | None = "/a.toml") -> DaemonRecord:
+    return DaemonRecord(
+        pid=2**22, start_ticks=1, boot_id=boot_id, version="1", started_at="then", source=source, clean=clean
+    )
+
+
+def record(
+    spec: ComponentSpec = WEB, phase: Phase = Phase.RUNNING, *, wanted: bool = True, life: Identity | None = None
+) -> ComponentRecord:
+    view = View(spec=spec, log="/log", state=State(phase=phase, wanted=wanted, life=3), identity=life)
+    return to_record(view, spec.definition, now=0.0, clock=StoppedClock())
+
+
+def after(*records: ComponentRecord, daemon: DaemonRecord | None = None) -> Succession:
+    """Where a daemon stands after one that died, or ended as ``daemon`` says."""
+    left = Loaded(daemon=daemon or last_daemon(), components={each.name: each for each in records})
+    return Succession(home=Home("/home"), left=left, boot_id=BOOT_ID)
+
+
+def beginning(
+    stopping: tuple[str, ...] = (), starting: tuple[str, ...] = (), returning: tuple[str, ...] = ()
+) -> Beginning:
+    return Beginning(stopping=frozenset(stopping), starting=frozenset(starting), returning=frozenset(returning))
+
+
+def specs(*components: ComponentSpec) -> dict[str, ComponentSpec]:
+    return {each.name: each for each in components}
+
+
+def test_component_that_goes_on_unchanged_is_neither_stopped_nor_started() -> None:
+    assert after(record()).plan(specs(WEB)) == beginning()
+
+
+def test_component_stopped_by_hand_stays_stopped_after_a_crash_though_its_definition_changed() -> None:
+    assert after(record(phase=Phase.DOWN, wanted=False)).plan(specs(OTHER_WEB)) == beginning()
+
+
+def test_component_with_another_definition_is_stopped_and_begun_anew() -> None:
+    assert after(record()).plan(specs(OTHER_WEB)) == beginning(stopping=("web",), starting=("web",))
+
+
+def test_component_that_is_disabled_by_now_is_stopped_for_good() -> None:
+    plan = after(record()).plan(specs(component(enabled=False)))
+    assert plan == beginning(stopping=("web",))
+
+
+def test_component_that_is_disabled_by_now_does_not_come_up_again_whatever_else_is_so() -> None:
+    running, returning = record(), record(component("other"), Phase.DOWN)
+    off = specs(component(runs=OTHER_WEB.runs, enabled=False), component("other", enabled=False))
+    assert after(running, returning).plan(off) == beginning(stopping=("web", "other"))
+
+
+def test_component_that_is_new_or_enabled_by_now_is_begun() -> None:
+    known = record(component(enabled=False), Phase.DOWN, wanted=False)
+    assert after(known).plan(specs(WEB, component("new"))) == beginning(starting=("web", "new"))
+
+
+def test_component_that_was_down_only_to_be_started_again_returns() -> None:
+    assert after(record(phase=Phase.DOWN)).plan(specs(WEB)) == beginning(returning=("web",))
+
+
+@pytest.mark.parametrize("daemon", [last_daemon(clean=True), last_daemon(boot_id="an earlier boot")])
+def test_every_enabled_component_begins_afresh_after_an_ordered_stop_or_a_reboot(daemon: DaemonRecord) -> None:
+    succession = after(record(phase=Phase.DOWN, wanted=False), daemon=daemon)
+    assert succession.plan(specs(WEB, component("off", enabled=False))) == beginning(starting=("web",))
+
+
+def test_configuration_of_a_daemon_that_died_is_remembered_and_that_of_a_stopped_one_is_not() -> None:
+    assert after().config == "/a.toml"
+    assert after(daemon=last_daemon(clean=True)).config is None
+
+
+def test_another_configuration_is_refused_while_something_of_the_last_one_lives(life: Identity) -> None:
+    succession = after(record(life=life))
+    with pytest.raises(StartError, match=r"of another configuration \(/a\.toml\) these still run: web"):
+        succession.refuse_other_config("/b.toml", is_given=True)
+    succession.refuse_other_config("/b.toml", is_given=False)
+    succession.refuse_other_config("/a.toml", is_given=True)
+
+
+def test_another_configuration_is_fine_once_nothing_of_the_last_one_lives() -> None:
+    after(record()).refuse_other_config("/b.toml", is_given=True)
+
+
+async def test_second_daemon_is_refused_while_the_first_lives_though_its_lock_was_removed(life: Identity) -> None:
+    assert life.pid is not None
+    first = replace(last_daemon(), pid=life.pid, start_ticks=life.start_ticks)
+    with pytest.raises(StartError, match=f"is in use by the daemon with pid {life.pid}"):
+        await after(daemon=first).refuse_second()
+
+
+async def test_daemon_that_has_died_holds_up_nobody() -> None:
+    await after().refuse_second()
