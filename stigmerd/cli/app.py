@@ -63,7 +63,10 @@ ConfigOption = Annotated[
     Parameter(name="--config", metavar="FILE", help="The configuration. Default: stigmer.toml in the home."),
 ]
 TimeoutOption = Annotated[
-    str | None, Parameter(name="--timeout", metavar="TIME", help="How long to wait, such as 30 or 2m.")
+    str | None, Parameter(name="--timeout", metavar="TIME", help="How long to wait, such as 30 or 2m. Default: 60 s.")
+]
+GraceOption = Annotated[
+    str | None, Parameter(name="--timeout", metavar="TIME", help="The longest grace that any of them gets.")
 ]
 NowOption = Annotated[bool, Parameter(name="--now", negative="", help="Kill at once, without the grace.")]
 JsonOption = Annotated[bool, Parameter(name="--json", negative="", help="Print JSON.")]
@@ -200,7 +203,7 @@ def start(
 def stop(
     *names: Name,
     home: HomeOption = None,
-    timeout: TimeoutOption = None,
+    timeout: GraceOption = None,
     now: NowOption = False,
     quiet: QuietOption = False,
     json: JsonOption = False,

@@ -35,7 +35,6 @@ from stigmerd.core.status import ComponentDocument, DaemonDocument, StatusDocume
 
 START_TIMEOUT = 60.0
 DEFAULT_GRACE = 10.0
-REPLACE_TIMEOUT = 30.0
 FAREWELL_TIMEOUT = 10.0
 """Seconds in which a daemon that has stopped everything ends itself."""
 LINGER_TIMEOUT = 2.0
@@ -376,7 +375,7 @@ def restart_daemon(*, home: str | None, timeout: str | None, quiet: bool, as_jso
             pass  # the old program has gone before it could answer
         except RemoteError as exc:
             raise CommandError(f"The daemon was not replaced and goes on as it is: {escape(exc.message)}") from exc
-    deadline = time.monotonic() + (REPLACE_TIMEOUT if limit is None else limit)
+    deadline = time.monotonic() + (START_TIMEOUT if limit is None else limit)
     while time.monotonic() < deadline:
         after = _daemon_of(place)
         if after is not None and before is not None and after.started_at != before.started_at:
