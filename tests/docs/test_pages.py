@@ -45,3 +45,10 @@ def test_readme_leads_to_every_page() -> None:
     readme = (ROOT / "README.md").read_text()
     unlinked = [page.name for page in PAGES[1:] if f"docs/{page.name}" not in readme]
     assert unlinked in ([], ["index.md"])
+
+
+@pytest.mark.parametrize("page", PAGES, ids=IDS)
+def test_every_test_that_a_page_names_is_there(page: Path) -> None:
+    names = re.findall(r"`((?:tests/[\w/]+/)?test_\w+\.py|tests/[\w/]+(?:\.py)?)`", page.read_text())
+    missing = [name for name in names if not any((ROOT / "tests").rglob(name.removeprefix("tests/")))]
+    assert missing == []
