@@ -14,16 +14,16 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from stigmerd import __version__
-from stigmerd.daemon_log import LEVELS, say
-from stigmerd.start import BACKGROUND, INHERITANCE, PRIVATE, Inheritance, Start, StartError
+from stigmerd.daemon.log import LEVELS, say
+from stigmerd.daemon.start import BACKGROUND, INHERITANCE, PRIVATE, Inheritance, Start, StartError
 
 if TYPE_CHECKING:
-    from stigmerd.adapters.store import Home
+    from stigmerd.adapters.disk.store import Home
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the daemon. Returns its exit code."""
-    from stigmerd.adapters.spawn import reset_signals
+    from stigmerd.adapters.processes.spawn import reset_signals
 
     reset_signals()
     given = tuple(sys.argv[1:] if arguments is None else arguments)
@@ -73,8 +73,8 @@ def _run(
     *,
     foreground: bool,
 ) -> int:
-    from stigmerd.adapters.spawn import heed_signals
-    from stigmerd.adapters.store import Home, HomeError, default_home
+    from stigmerd.adapters.disk.store import Home, HomeError, default_home
+    from stigmerd.adapters.processes.spawn import heed_signals
 
     os.environ.pop(INHERITANCE, None)
     try:
@@ -100,10 +100,10 @@ def _supervise(
 ) -> int:
     import trio
 
-    from stigmerd import daemon_log
-    from stigmerd.adapters.output import DAEMON, LogFiles
-    from stigmerd.adapters.spawn import ignore_signals, outlast_signals, raise_nofile
-    from stigmerd.daemon import Daemon
+    from stigmerd.adapters.disk.output import DAEMON, LogFiles
+    from stigmerd.adapters.processes.spawn import ignore_signals, outlast_signals, raise_nofile
+    from stigmerd.daemon import log as daemon_log
+    from stigmerd.daemon.daemon import Daemon
 
     legacy = Inheritance.from_text(inherited) if inherited is not None else None
     start = Start(
@@ -152,7 +152,7 @@ def _supervise(
 def _check(home: Home, config: str | None, environment: Mapping[str, str]) -> int:
     """Look at the home, load the configuration and nothing else: what a daemon asks of the program that is
     to replace it."""
-    from stigmerd.adapters.store import HomeError
+    from stigmerd.adapters.disk.store import HomeError
     from stigmerd.config.load import load_stack
     from stigmerd.config.problems import ConfigError
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import atheris
 
 with atheris.instrument_imports():
-    from stigmerd.adapters.store import EventFiles, Home, read_events, read_state
+    from stigmerd.adapters.disk.store import EventFiles, Home, read_events, read_state
     from stigmerd.control.protocol import ProtocolError, decode_request, encode_error
 
 RUNS = "-runs=200000"

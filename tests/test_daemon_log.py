@@ -7,7 +7,7 @@ import os
 import threading
 from pathlib import Path
 
-from stigmerd.daemon_log import FileHandler
+from stigmerd.daemon.log import FileHandler
 
 
 def test_file_is_not_let_go_while_a_record_is_written_to_it(tmp_path: Path) -> None:

@@ -8,16 +8,16 @@ from collections.abc import Iterator
 import pytest
 from msgspec.structs import replace
 
-from stigmerd.adapters import identity
-from stigmerd.adapters.home import Home
-from stigmerd.adapters.state import Loaded
+from stigmerd.adapters.disk.home import Home
+from stigmerd.adapters.disk.state import Loaded
+from stigmerd.adapters.processes import identity
 from stigmerd.core.lifecycle import Phase, State
 from stigmerd.core.record import ComponentRecord, DaemonRecord, Identity
 from stigmerd.core.spec import ComponentSpec, ProcessSpec
+from stigmerd.daemon.start import StartError
+from stigmerd.daemon.succession import Beginning, Succession
 from stigmerd.engine.board import View
 from stigmerd.engine.restore import to_record
-from stigmerd.start import StartError
-from stigmerd.succession import Beginning, Succession
 from tests.engine.fakes import BOOT_ID, component
 
 WEB = component()

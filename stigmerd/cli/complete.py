@@ -10,7 +10,7 @@ import os
 import time
 from contextlib import suppress
 
-from stigmerd.adapters.home import Home, HomeError, default_home
+from stigmerd.adapters.disk.home import Home, HomeError, default_home
 from stigmerd.control.client import ControlError, connect
 
 PATIENCE = 0.5
@@ -34,7 +34,7 @@ def _running(place: Home) -> dict[str, str]:
 
 
 def _recorded(place: Home) -> dict[str, str]:
-    from stigmerd.adapters.store import read_state
+    from stigmerd.adapters.disk.store import read_state
 
     return dict.fromkeys(read_state(place).components, "")
 

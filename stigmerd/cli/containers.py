@@ -12,8 +12,8 @@ import socket
 from http.client import HTTPConnection, HTTPException
 from urllib.parse import urlsplit
 
-from stigmerd.adapters.docker_address import find_engine
-from stigmerd.adapters.home import Home
+from stigmerd.adapters.containers.address import find_engine
+from stigmerd.adapters.disk.home import Home
 from stigmerd.core.record import Identity
 from stigmerd.engine.ports import EngineUnavailableError
 

@@ -13,8 +13,8 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 
-from stigmerd.adapters.rotation import can_collapse
-from stigmerd.adapters.store import Home, HomeError, default_home, read_state
+from stigmerd.adapters.disk.rotation import can_collapse
+from stigmerd.adapters.disk.store import Home, HomeError, default_home, read_state
 from stigmerd.cli.containers import engine_version
 from stigmerd.cli.errors import FAILED, NOT_RUNNING, OK, CommandError
 from stigmerd.cli.escape import escape_line

@@ -8,8 +8,8 @@ import time
 from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 
-from stigmerd.adapters.output import DAEMON
-from stigmerd.adapters.store import EventTail
+from stigmerd.adapters.disk.output import DAEMON
+from stigmerd.adapters.disk.store import EventTail
 from stigmerd.cli.errors import OK, check_names, usage_error
 from stigmerd.cli.escape import escape_line
 from stigmerd.cli.paint import Line, Span, cells, line, paint, wants_colour

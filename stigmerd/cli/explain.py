@@ -8,7 +8,7 @@ import time
 
 import msgspec
 
-from stigmerd.adapters.store import Home, read_events
+from stigmerd.adapters.disk.store import Home, read_events
 from stigmerd.cli.errors import FAILED, NOT_RUNNING, OK, CommandError, check_names
 from stigmerd.cli.escape import escape, escape_line
 from stigmerd.cli.paint import Line, Span, cells, cut_line, line, paint, screen_width, wants_colour
@@ -58,7 +58,7 @@ def fetch_report(home: Home, name: str) -> ExplainReport:
 
 def report_from_files(home: Home, name: str) -> ExplainReport:
     """The report without a daemon: last known state, event history and log."""
-    from stigmerd.adapters.output import tail_texts
+    from stigmerd.adapters.disk.output import tail_texts
 
     components = last_known(home).components
     if not components:

@@ -6,7 +6,7 @@ import json
 import os
 import sys
 
-from stigmerd.adapters.store import Home, HomeError
+from stigmerd.adapters.disk.store import Home, HomeError
 from stigmerd.cli.config import print_problems
 from stigmerd.cli.errors import OK, USAGE, CommandError, usage_error
 from stigmerd.cli.escape import escape_line

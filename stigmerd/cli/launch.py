@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import IO
 
-from stigmerd.adapters.store import Home, HomeError
+from stigmerd.adapters.disk.store import Home, HomeError
 from stigmerd.cli.errors import FAILED, USAGE, CommandError
 from stigmerd.cli.escape import escape, escape_line
 from stigmerd.cli.reach import HELLO_TIMEOUT, daemon_log, open_client

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from stigmerd.adapters.store import EventTail, Home, read_events, read_state
+from stigmerd.adapters.disk.store import EventTail, Home, read_events, read_state
 from stigmerd.cli.errors import FAILED, NOT_RUNNING, OK, SILENT, CommandError, check_names, usage_error
 from stigmerd.cli.escape import escape, escape_line
 from stigmerd.cli.launch import ensure_daemon
@@ -241,7 +241,7 @@ def stop(
 
 
 def _shut_down(place: Home, pid: object, params: dict[str, Any], *, quiet: bool, as_json: bool) -> int:
-    from stigmerd.adapters.identity import start_ticks
+    from stigmerd.adapters.processes.identity import start_ticks
 
     began = start_ticks(pid) if isinstance(pid, int) else None
     result = call_and_show(place, "shutdown", (), params, shown(quiet=quiet or as_json))
@@ -260,7 +260,7 @@ def _shut_down(place: Home, pid: object, params: dict[str, Any], *, quiet: bool,
 
 def _wait_process_end(pid: int, began: int | None) -> None:
     """Wait until the process that began then is gone, so that nobody finds it who looks after a stop."""
-    from stigmerd.adapters.identity import read_stat
+    from stigmerd.adapters.processes.identity import read_stat
 
     deadline = time.monotonic() + LINGER_TIMEOUT
     while (stat := read_stat(pid)) is not None and stat.is_alive and stat.start_ticks == began:
@@ -308,7 +308,7 @@ def _stop_without_daemon(
 
 
 def _note_stopped(place: Home, names: Sequence[str]) -> None:
-    from stigmerd.adapters.store import HomeError, note_stopped
+    from stigmerd.adapters.disk.store import HomeError, note_stopped
 
     with suppress(HomeError):  # a daemon was started meanwhile, and sees for itself
         note_stopped(place, names)
@@ -316,7 +316,7 @@ def _note_stopped(place: Home, names: Sequence[str]) -> None:
 
 def _end_processes(place: Home, names: Sequence[str], grace: float) -> Iterator[_Answer]:
     """End what is left of processes, and tell of each life how that went."""
-    from stigmerd.adapters.identity import end_strays_blocking
+    from stigmerd.adapters.processes.identity import end_strays_blocking
 
     spared = _lives_of_others(place, names) if names else set()
     for stray in end_strays_blocking(place.path, grace, keep=spared):
@@ -353,7 +353,7 @@ def _end_containers(place: Home, names: Sequence[str], grace: float) -> Iterator
 
 def _lives_of_others(place: Home, names: Sequence[str]) -> set[str]:
     """The lives that are not to be touched, by their nonces, from the state and from what runs."""
-    from stigmerd.adapters.identity import find_ours
+    from stigmerd.adapters.processes.identity import find_ours
 
     recorded = {r.identity.nonce for n, r in read_state(place).components.items() if r.identity and n not in names}
     return recorded | {found.nonce for found in find_ours(place.path) if found.component not in names}

@@ -13,8 +13,8 @@ from contextlib import ExitStack
 from math import isfinite
 from typing import NamedTuple, Protocol
 
-from stigmerd.adapters.output import DAEMON, LogTail
-from stigmerd.adapters.store import Home
+from stigmerd.adapters.disk.output import DAEMON, LogTail
+from stigmerd.adapters.disk.store import Home
 from stigmerd.cli.errors import OK, check_names, usage_error
 from stigmerd.cli.escape import escape_bytes, escape_line
 from stigmerd.cli.logtime import Stamped, interleave, stamp

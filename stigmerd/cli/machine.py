@@ -14,8 +14,8 @@ import time
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from stigmerd.adapters import cgroup, proc
-from stigmerd.adapters.platform import become_subreaper
+from stigmerd.adapters.processes import cgroup, proc
+from stigmerd.adapters.processes.platform import become_subreaper
 
 OLDEST_KERNEL = (5, 4)
 ENOUGH_DESCRIPTORS = 4096

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Protocol
 
-from stigmerd.adapters.store import Home
+from stigmerd.adapters.disk.store import Home
 from stigmerd.cli.escape import escape_line
 from stigmerd.cli.paint import Line, Span, cut_line, line, paint, screen_width, to_rich, wants_colour
 from stigmerd.cli.reach import explained, narrow, open_client, to_document

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from stigmerd import __version__
-from stigmerd.adapters.home import Home, HomeError, default_home
+from stigmerd.adapters.disk.home import Home, HomeError, default_home
 from stigmerd.cli.errors import FAILED, NOT_RUNNING, SILENT, USAGE, CommandError, check_names, usage_error
 from stigmerd.cli.escape import escape, escape_line
 from stigmerd.control.client import (

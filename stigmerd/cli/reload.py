@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 
 import msgspec
 
-from stigmerd.adapters.store import Home
+from stigmerd.adapters.disk.store import Home
 from stigmerd.cli.errors import OK
 from stigmerd.cli.escape import escape_line
 from stigmerd.cli.paint import Line, Span, line, paint, wants_colour

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from stigmerd.adapters.home import Home
+from stigmerd.adapters.disk.home import Home
 from stigmerd.cli.errors import FAILED, NOT_RUNNING, OK, CommandError, check_names
 from stigmerd.cli.paint import paint, screen_width, wants_colour
 from stigmerd.cli.reach import fetch_status, find_home, other_protocol, reached
@@ -61,7 +61,7 @@ def last_known(home: Home, names: Sequence[str] = ()) -> StatusDocument:
     Raises:
         CommandError: a name that the state does not know.
     """
-    from stigmerd.adapters.store import read_state
+    from stigmerd.adapters.disk.store import read_state
 
     records = read_state(home).components
     if records:  # where nothing ever ran, every name is as good as another
@@ -84,7 +84,7 @@ def _is_alive(home: Home, identity: Identity | None) -> bool | None:
 
         return is_running(home, identity)
     if identity is not None and identity.pid is not None:
-        from stigmerd.adapters.identity import is_alive
+        from stigmerd.adapters.processes.identity import is_alive
 
         return is_alive(identity)
     return False
@@ -92,6 +92,6 @@ def _is_alive(home: Home, identity: Identity | None) -> bool | None:
 
 def known_names(home: Home) -> list[str]:
     """The components that the state knows, in its order: what works without a daemon."""
-    from stigmerd.adapters.store import read_state
+    from stigmerd.adapters.disk.store import read_state
 
     return list(read_state(home).components)

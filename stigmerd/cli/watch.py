@@ -14,8 +14,8 @@ from collections.abc import Sequence
 
 import msgspec
 
-from stigmerd.adapters.output import DAEMON
-from stigmerd.adapters.store import EventTail, Home
+from stigmerd.adapters.disk.output import DAEMON
+from stigmerd.adapters.disk.store import EventTail, Home
 from stigmerd.cli.errors import NOT_RUNNING, OK, CommandError
 from stigmerd.cli.escape import escape_line
 from stigmerd.cli.events import NAME_ROOM, render_event

@@ -13,9 +13,9 @@ from typing import Any
 import docker
 import trio
 
-from stigmerd.adapters.container import NONCE_LABEL, ContainerLauncher
-from stigmerd.adapters.container_life import ContainerLife
-from stigmerd.adapters.docker_engine import DockerEngine
+from stigmerd.adapters.containers.container import NONCE_LABEL, ContainerLauncher
+from stigmerd.adapters.containers.engine import DockerEngine
+from stigmerd.adapters.containers.life import ContainerLife
 from stigmerd.core.spec import ComponentSpec, ContainerSpec
 from stigmerd.engine.ports import LaunchOrder
 from tests.docker import IMAGE

@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 
 import stigmerd
-from stigmerd.adapters.ledger import rotated_files
-from stigmerd.adapters.rotation import can_collapse
+from stigmerd.adapters.disk.ledger import rotated_files
+from stigmerd.adapters.disk.rotation import can_collapse
 
 SOURCE = str(Path(stigmerd.__file__).parent.parent)
 CHANGING = ("rename", "unlink", "pwrite", "write", "ftruncate", "fsync", "mkdir")

@@ -15,13 +15,13 @@ from typing import TypedDict, Unpack
 import pytest
 import trio
 
-from stigmerd.adapters import proc
-from stigmerd.adapters import spawn as spawning
-from stigmerd.adapters.identity import boot_id, end_strays_blocking
-from stigmerd.adapters.platform import PR_SET_CHILD_SUBREAPER, Platform
-from stigmerd.adapters.process import ProcessLauncher, ProcessLife
-from stigmerd.adapters.reaper import Children
-from stigmerd.adapters.spawn import Blueprint, Spawned
+from stigmerd.adapters.processes import proc
+from stigmerd.adapters.processes import spawn as spawning
+from stigmerd.adapters.processes.identity import boot_id, end_strays_blocking
+from stigmerd.adapters.processes.platform import PR_SET_CHILD_SUBREAPER, Platform
+from stigmerd.adapters.processes.process import ProcessLauncher, ProcessLife
+from stigmerd.adapters.processes.reaper import Children
+from stigmerd.adapters.processes.spawn import Blueprint, Spawned
 from stigmerd.core.spec import ComponentSpec, ProcessSpec
 from stigmerd.engine.ports import LaunchOrder
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from stigmerd.adapters import cgroup, proc
-from stigmerd.adapters.cgroup import Leaf
+from stigmerd.adapters.processes import cgroup, proc
+from stigmerd.adapters.processes.cgroup import Leaf
 from tests.adapters.test_identity import wait_until
 
 HOSTILE_PATHS = [

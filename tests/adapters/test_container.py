@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import trio
 
-from stigmerd.adapters.container import Stray
-from stigmerd.adapters.container_life import ContainerLife, Seen, inspect
+from stigmerd.adapters.containers.container import Stray
+from stigmerd.adapters.containers.life import ContainerLife, Seen, inspect
 from stigmerd.core.exit_status import ExitStatus
 from stigmerd.core.record import Identity
 from stigmerd.engine.ports import SpawnFailedError

@@ -20,8 +20,8 @@ from pathlib import Path
 import pytest
 import trio
 
-from stigmerd.adapters import container_image
-from stigmerd.adapters.container_image import Pull
+from stigmerd.adapters.containers import image as container_image
+from stigmerd.adapters.containers.image import Pull
 from stigmerd.engine.ports import Shut, SpawnFailedError
 from tests.adapters.containers import Yard, open_yard
 from tests.docker import OwnEngine, own_engine

@@ -15,7 +15,7 @@ import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stigmerd.adapters.container_log import MINUTE, Bookmark, Place, PlaceFile, Sink
+from stigmerd.adapters.containers.log import MINUTE, Bookmark, Place, PlaceFile, Sink
 from stigmerd.core.record import Identity
 from tests.adapters.containers import Yard, container_id, open_yard, order_of, until
 from tests.docker import SDK_LEAVES_SOCKETS, OwnEngine, docker_host, own_engine, restartable

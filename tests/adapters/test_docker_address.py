@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from stigmerd.adapters.docker_address import EngineAddress, find_engine
+from stigmerd.adapters.containers.address import EngineAddress, find_engine
 from stigmerd.engine.ports import EngineUnavailableError
 
 

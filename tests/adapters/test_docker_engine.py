@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 import trio
 
-from stigmerd.adapters import docker_engine
-from stigmerd.adapters.container_exec import UnreachableError
-from stigmerd.adapters.docker_engine import CALLS, DockerEngine
+from stigmerd.adapters.containers import engine as docker_engine
+from stigmerd.adapters.containers.engine import CALLS, DockerEngine
+from stigmerd.adapters.containers.exec import UnreachableError
 from stigmerd.adapters.probes.exec import ExecProbe
 from stigmerd.core.spec import ExecHandler
 from stigmerd.engine.ports import EngineUnavailableError, Shut

@@ -14,8 +14,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from stigmerd.adapters import identity, proc
-from stigmerd.adapters.identity import (
+from stigmerd.adapters.processes import identity, proc
+from stigmerd.adapters.processes.identity import (
     boot_id,
     end_strays_blocking,
     find_ours,
@@ -69,7 +69,7 @@ def zombie(process: subprocess.Popen[bytes]) -> int:
 
 
 def test_boot_id_is_the_same_for_all() -> None:
-    code = "from stigmerd.adapters.identity import boot_id; print(boot_id())"
+    code = "from stigmerd.adapters.processes.identity import boot_id; print(boot_id())"
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == boot_id()
 
 
@@ -205,7 +205,7 @@ def test_ours_are_found_under_the_other_name_of_their_home(tmp_path: Path) -> No
 
 
 def test_we_ourselves_are_not_ours(tmp_path: Path) -> None:
-    code = f"from stigmerd.adapters.identity import find_ours; assert find_ours({str(tmp_path)!r}) == []"
+    code = f"from stigmerd.adapters.processes.identity import find_ours; assert find_ours({str(tmp_path)!r}) == []"
     with marked(tmp_path, sys.executable, "-c", code, PYTHONPATH=os.getcwd()) as process:
         assert process.wait() == 0
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from stigmerd.adapters.output import LogFiles, LogRefusedError
-from stigmerd.adapters.store import Home
+from stigmerd.adapters.disk.output import LogFiles, LogRefusedError
+from stigmerd.adapters.disk.store import Home
 from tests.adapters.disk import full_disk
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from stigmerd.adapters.output import LogFiles, LogTail
-from stigmerd.adapters.store import Home
-from stigmerd.adapters.tail import tail_lines
+from stigmerd.adapters.disk.output import LogFiles, LogTail
+from stigmerd.adapters.disk.store import Home
+from stigmerd.adapters.disk.tail import tail_lines
 from stigmerd.core.spec import LogPolicy
 from tests.adapters.disk import joined, require_collapse
 

@@ -10,7 +10,7 @@ import pytest
 import trio
 import trio.testing
 
-from stigmerd.adapters import proc
+from stigmerd.adapters.processes import proc
 from stigmerd.core.exit_status import ExitStatus
 from tests.adapters.processes import bench, end, is_running, on_every_platform, wait_until
 

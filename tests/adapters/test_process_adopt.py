@@ -11,9 +11,9 @@ import msgspec
 import pytest
 import trio
 
-from stigmerd.adapters import proc
-from stigmerd.adapters.identity import boot_id
-from stigmerd.adapters.process import ProcessLife
+from stigmerd.adapters.processes import proc
+from stigmerd.adapters.processes.identity import boot_id
+from stigmerd.adapters.processes.process import ProcessLife
 from stigmerd.core.record import Identity
 from stigmerd.engine.ports import LaunchOrder
 from tests.adapters.processes import Bench, bench, end, is_running, on_every_platform
@@ -100,7 +100,7 @@ async def test_own_child_that_died_while_the_program_was_replaced_is_adopted_wit
 async def test_zombie_is_left_to_adoption_by_the_reaper_of_the_next_program(tmp_path: Path) -> None:
     script = """
 import os, subprocess, sys, trio
-from stigmerd.adapters.reaper import Children
+from stigmerd.adapters.processes.reaper import Children
 if sys.argv[1:] == []:
     child = subprocess.Popen(["sh", "-c", "exit 6"], start_new_session=True)
     os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import trio
 
-from stigmerd.adapters import cgroup
-from stigmerd.adapters.identity import find_ours
+from stigmerd.adapters.processes import cgroup
+from stigmerd.adapters.processes.identity import find_ours
 from stigmerd.engine.ports import SpawnFailedError
 from tests.adapters.processes import IS_ROOT, bench, end, is_running, on_every_platform, wait_until
 

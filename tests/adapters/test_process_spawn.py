@@ -16,10 +16,10 @@ import pytest
 import trio
 import trio.testing
 
-from stigmerd.adapters import proc, spawn
-from stigmerd.adapters.owned_thread import AT_ONCE
-from stigmerd.adapters.reaper import Children
-from stigmerd.adapters.spawn import Blueprint, Spawned
+from stigmerd.adapters.processes import proc, spawn
+from stigmerd.adapters.processes.owned_thread import AT_ONCE
+from stigmerd.adapters.processes.reaper import Children
+from stigmerd.adapters.processes.spawn import Blueprint, Spawned
 from stigmerd.engine.ports import SpawnFailedError
 from tests.adapters.processes import IS_ROOT, Settings, bench, end, is_running, on_every_platform, wait_until
 
@@ -130,7 +130,7 @@ async def test_nofile_sets_both_limits(tmp_path: Path) -> None:
 
 def test_our_own_limit_is_raised_and_the_old_one_told() -> None:
     script = (
-        "import resource; from stigmerd.adapters.spawn import raise_nofile\n"
+        "import resource; from stigmerd.adapters.processes.spawn import raise_nofile\n"
         "hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]\n"
         "resource.setrlimit(resource.RLIMIT_NOFILE, (200, hard))\n"
         "assert raise_nofile() == 200\n"
@@ -141,7 +141,7 @@ def test_our_own_limit_is_raised_and_the_old_one_told() -> None:
 
 def test_signals_that_were_ignored_or_blocked_at_the_start_are_reset() -> None:
     script = (
-        "import signal, subprocess; from stigmerd.adapters.spawn import heed_signals, reset_signals\n"
+        "import signal, subprocess; from stigmerd.adapters.processes.spawn import heed_signals, reset_signals\n"
         "for n in (signal.SIGCHLD, signal.SIGINT, signal.SIGHUP): signal.signal(n, signal.SIG_IGN)\n"
         "signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])\n"
         "reset_signals(); heed_signals()\n"
@@ -154,7 +154,7 @@ def test_signals_that_were_ignored_or_blocked_at_the_start_are_reset() -> None:
 
 def test_signal_that_comes_too_early_is_held_until_it_can_be_heeded() -> None:
     script = (
-        "import os, signal; from stigmerd.adapters.spawn import heed_signals, reset_signals\n"
+        "import os, signal; from stigmerd.adapters.processes.spawn import heed_signals, reset_signals\n"
         "reset_signals(); os.kill(os.getpid(), signal.SIGTERM)\n"
         "signal.signal(signal.SIGTERM, lambda *_: os._exit(7)); heed_signals()"
     )

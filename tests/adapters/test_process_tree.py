@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 import trio
 
-from stigmerd.adapters import cgroup
-from stigmerd.adapters.kin import LOOK_PERIOD, Scans, find_members
-from stigmerd.adapters.proc import Marks, Seen, Stat
-from stigmerd.adapters.reserve import Reserve
+from stigmerd.adapters.processes import cgroup
+from stigmerd.adapters.processes.kin import LOOK_PERIOD, Scans, find_members
+from stigmerd.adapters.processes.proc import Marks, Seen, Stat
+from stigmerd.adapters.processes.reserve import Reserve
 from tests.adapters.processes import bench, end, is_running, on_every_platform, wait_until
 
 ESCAPE = """
@@ -261,7 +261,7 @@ def test_descendants_are_members_and_we_ourselves_never() -> None:
 async def test_daemon_inside_a_leaf_survives_the_end_of_that_leaf(tmp_path: Path) -> None:
     script = """
 import os, subprocess, sys
-from stigmerd.adapters.cgroup import Leaf
+from stigmerd.adapters.processes.cgroup import Leaf
 child = subprocess.Popen(["sleep", "60"])
 Leaf(sys.argv[1]).kill()
 print("killed by", -child.wait(), flush=True)

@@ -10,8 +10,8 @@ from pathlib import Path
 import trio
 import trio.testing
 
-from stigmerd.adapters import proc
-from stigmerd.adapters.reaper import Children
+from stigmerd.adapters.processes import proc
+from stigmerd.adapters.processes.reaper import Children
 from tests.adapters.processes import bench, end, wait_until
 
 ORPHANER = """

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 import trio
 
-from stigmerd.adapters import cgroup, proc
-from stigmerd.adapters.reserve import Reserve, describe_shortage
+from stigmerd.adapters.processes import cgroup, proc
+from stigmerd.adapters.processes.reserve import Reserve, describe_shortage
 from tests.adapters.processes import bench, end, is_running, on_every_platform
 
 HUGE = 1 << 46

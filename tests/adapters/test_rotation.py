@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from stigmerd.adapters.ledger import rotated_files
-from stigmerd.adapters.output import LogFiles, LogTail
-from stigmerd.adapters.rotation import Cut, plan_collapse, plan_truncation
-from stigmerd.adapters.store import Home
+from stigmerd.adapters.disk.ledger import rotated_files
+from stigmerd.adapters.disk.output import LogFiles, LogTail
+from stigmerd.adapters.disk.rotation import Cut, plan_collapse, plan_truncation
+from stigmerd.adapters.disk.store import Home
 from stigmerd.core.spec import LogPolicy
 from tests.adapters.disk import die_in_every_call, full_disk, in_thread, joined, require_collapse, start_python
 
@@ -138,8 +138,8 @@ def test_truncation_keeps_the_order_and_doubles_nothing(truncating: LogFiles) ->
 def test_rotator_that_is_killed_again_and_again_loses_and_doubles_nothing(collapsing: LogFiles, home: Home) -> None:
     code = """
 import sys
-from stigmerd.adapters.output import LogFiles
-from stigmerd.adapters.store import Home
+from stigmerd.adapters.disk.output import LogFiles
+from stigmerd.adapters.disk.store import Home
 from stigmerd.core.spec import LogPolicy
 logs = LogFiles(Home.at(sys.argv[1]), collapses=True)
 logs.recover()

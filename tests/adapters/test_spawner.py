@@ -12,8 +12,8 @@ import pytest
 import trio
 import trio.testing
 
-from stigmerd.adapters import cgroup, identity, proc, spawner
-from stigmerd.adapters.cgroup import Leaf
+from stigmerd.adapters.processes import cgroup, identity, proc, spawner
+from stigmerd.adapters.processes.cgroup import Leaf
 from stigmerd.engine.ports import SpawnFailedError
 from tests.adapters.processes import Bench, bench, end, is_running, wait_until
 

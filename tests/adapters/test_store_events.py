@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from stigmerd.adapters import history
-from stigmerd.adapters.store import EventFiles, EventTail, Home, read_events
+from stigmerd.adapters.disk import history
+from stigmerd.adapters.disk.store import EventFiles, EventTail, Home, read_events
 from stigmerd.core.event import Entry
 from tests.adapters.disk import die_in_every_call, full_disk
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from stigmerd.adapters.store import EventFiles, EventTail, Home, read_events
+from stigmerd.adapters.disk.store import EventFiles, EventTail, Home, read_events
 from stigmerd.core.event import Entry
 
 FILES = ("events.jsonl", "events.jsonl.1", "events.jsonl.2", "events.jsonl.3")

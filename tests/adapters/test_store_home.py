@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from stigmerd.adapters.store import Home, HomeError, HomeTakenError, default_home
+from stigmerd.adapters.disk.store import Home, HomeError, HomeTakenError, default_home
 from tests.adapters.disk import start_python
 
 
@@ -126,7 +126,7 @@ def test_second_daemon_is_refused_and_told_the_pid_of_the_first(home: Home) -> N
 
 def test_lock_is_free_once_its_holder_was_killed(home: Home) -> None:
     home.prepare()
-    code = "import sys, time; from stigmerd.adapters.home import Home\n"
+    code = "import sys, time; from stigmerd.adapters.disk.home import Home\n"
     code += "fd = Home.at(sys.argv[1]).take_lock(); print('held', flush=True); time.sleep(60)"
     with start_python(code, home.path, stdout=subprocess.PIPE) as holder:
         assert holder.stdout is not None

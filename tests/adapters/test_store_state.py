@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from stigmerd.adapters.store import Home, Loaded, StateFiles, read_state
+from stigmerd.adapters.disk.store import Home, Loaded, StateFiles, read_state
 from stigmerd.core.record import ComponentRecord, DaemonRecord, Identity
 from stigmerd.core.status import ComponentDocument
 from tests.adapters.disk import die_in_every_call, full_disk, in_thread, start_python
@@ -166,7 +166,7 @@ def test_state_survives_a_crash_in_any_system_call(home: Home) -> None:
 def test_state_is_the_newest_that_was_announced_when_its_writer_is_killed(home: Home) -> None:
     code = """
 import sys, threading
-from stigmerd.adapters.store import Home, StateFiles
+from stigmerd.adapters.disk.store import Home, StateFiles
 from tests.adapters.test_store_state import record
 state = StateFiles(Home.at(sys.argv[1]))
 life = max((r.life for r in state.load().components.values()), default=0)

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from stigmerd.adapters.home import Home
+from stigmerd.adapters.disk.home import Home
 from stigmerd.cli.containers import engine_version, is_running, stop
 from stigmerd.core.record import Identity
 from stigmerd.engine.ports import EngineUnavailableError

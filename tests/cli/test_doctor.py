@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from stigmerd.adapters.home import Home
+from stigmerd.adapters.disk.home import Home
 from stigmerd.cli import doctor
 from stigmerd.cli.machine import BAD, FAIR, GOOD, look_at_machine
 from tests.system.daemons import Stack, stack

@@ -137,6 +137,6 @@ def _become_daemon(home: str, held: bool) -> NoReturn:
 if __name__ == "__main__":
     import stigmerd.config.load
     import stigmerd.control.server
-    import stigmerd.daemon  # noqa: F401
+    import stigmerd.daemon.daemon  # noqa: F401
 
     _serve(socket.socket(fileno=int(sys.argv[1])))

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from stigmerd.adapters import cgroup
+from stigmerd.adapters.processes import cgroup
 from tests.system.daemons import Stack
 
 MOMENT = 2.0

@@ -21,8 +21,8 @@ from typing import Any
 
 import psutil
 
-from stigmerd.adapters import cgroup
-from stigmerd.adapters.rotation import can_collapse
+from stigmerd.adapters.disk.rotation import can_collapse
+from stigmerd.adapters.processes import cgroup
 from stigmerd.control.client import ControlError
 from tests.system.daemons import Stack, is_alive, wait_until
 from tests.system.history import HistoryReader

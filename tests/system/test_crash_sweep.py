@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from stigmerd.adapters.rotation import can_collapse
+from stigmerd.adapters.disk.rotation import can_collapse
 from stigmerd.control.client import ControlError
 from tests.system.daemons import Stack, kill, stack, wait_until
 from tests.system.forge import Forge, Forged

@@ -16,7 +16,7 @@ from tests.system.invariants import check_present
 pytestmark = pytest.mark.crashes
 
 EAGER = """
-import os, stigmerd.adapters.spawn as spawn
+import os, stigmerd.adapters.processes.spawn as spawn
 reset = spawn.reset_signals
 def tell():
     reset()

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from stigmerd.adapters.home import Home
+from stigmerd.adapters.disk.home import Home
 from stigmerd.control.client import RemoteError
 from tests.system.daemons import LIMIT, Stack, wait_until
 from tests.system.invariants import check_history, check_one_each

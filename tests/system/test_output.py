@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from stigmerd.adapters.rotation import can_collapse
+from stigmerd.adapters.disk.rotation import can_collapse
 from tests.system.daemons import Stack, stack, wait_until
 from tests.system.invariants import check_left_nothing
 

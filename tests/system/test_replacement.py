@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from stigmerd.adapters.rotation import can_collapse
+from stigmerd.adapters.disk.rotation import can_collapse
 from stigmerd.cli.reach import HELLO_TIMEOUT
 from stigmerd.control.client import ControlError, RemoteError, connect
 from tests.system.daemons import Stack, wait_until

@@ -1,0 +1,1 @@
+"""Lives that are containers, and the Docker Engine that has them."""

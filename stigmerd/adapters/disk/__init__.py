@@ -1,0 +1,1 @@
+"""The files of the home: state, history, logs, and how they are opened safely."""

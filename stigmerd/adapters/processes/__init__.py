@@ -1,0 +1,1 @@
+"""Lives that are processes: made, held, found, ended and proven dead."""

@@ -1,0 +1,252 @@
+"""Which process is which: proof that a process is the life a record names, and nobody else.
+
+A pid says little: it is reused. A life is proven by boot, pid, start time and the nonce in its
+environment, and by the inode of its pidfd where the kernel has those. The CLI asks the same
+questions when no daemon runs, so nothing here uses Trio.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import signal
+import time
+from collections.abc import Collection
+from dataclasses import dataclass, field
+
+from stigmerd.adapters.processes import cgroup, proc
+from stigmerd.adapters.processes.proc import read_stat, signal_name, signal_number, start_ticks
+from stigmerd.core.record import Identity
+
+__all__ = [
+    "Found",
+    "Stray",
+    "boot_id",
+    "end_strays_blocking",
+    "find_ours",
+    "is_alive",
+    "prove",
+    "read_stat",
+    "signal_name",
+    "signal_number",
+    "start_ticks",
+]
+
+STRAY_LIMIT = 5.0
+"""Seconds of killing after which what is still there counts as unkillable."""
+
+STRIKE_PERIOD = 0.01
+"""Seconds from one look at the strays to the next."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """A living process whose environment names a home, a component and a life."""
+
+    pid: int
+    component: str
+    nonce: str
+    start_ticks: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stray:
+    """What was left of a life that nobody claims. If not ``gone``, ``pids`` are what cannot be killed."""
+
+    component: str
+    nonce: str
+    pids: tuple[int, ...]
+    gone: bool
+
+
+@functools.cache
+def boot_id() -> str:
+    """What is the same until the next boot, and never again."""
+    if proc.HAS_PROCFS:
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+            return file.read().strip()
+    import psutil
+
+    return f"boot-{int(psutil.boot_time())}"
+
+
+def prove(identity: Identity) -> bool:
+    """Whether there is a process, running or a zombie, that provably is the one of the identity.
+
+    A pid of 0, 1, -1 or our own is never proven, whatever a record says.
+    """
+    pid = identity.pid
+    if pid is None or pid <= 1 or pid == os.getpid() or identity.boot_id != boot_id():
+        return False
+    stat = read_stat(pid)
+    if stat is None or stat.start_ticks != identity.start_ticks:
+        return False
+    with proc.held(pid) as pidfd:
+        inode = proc.inode_of(pidfd) if pidfd is not None else None
+    has_inodes = inode is not None and identity.pidfd_inode is not None
+    if has_inodes and inode != identity.pidfd_inode:
+        return False
+    marks = proc.read_marks(pid)
+    if marks is not None:
+        return marks.nonce == identity.nonce
+    # A zombie has no environment, and some programs write their title over it.
+    return has_inodes or _is_in_leaf(pid, identity) or (not stat.is_alive and stat.ppid == os.getpid())
+
+
+def is_alive(identity: Identity) -> bool:
+    """Whether the process of the identity is provably there, and runs."""
+    if identity.pid is None or not prove(identity):
+        return False
+    stat = read_stat(identity.pid)
+    return stat is not None and stat.start_ticks == identity.start_ticks and stat.is_alive
+
+
+def _is_in_leaf(pid: int, identity: Identity) -> bool:
+    """Whether a process is in the cgroup into which only the life with this nonce was put."""
+    leaf = os.path.basename(identity.cgroup or "")
+    is_of_life = bool(identity.nonce) and leaf.endswith(f".{identity.nonce}")
+    return is_of_life and os.path.basename(proc.cgroup_of(pid) or "") == leaf
+
+
+def find_ours(home: str) -> list[Found]:
+    """Every living process of our user whose environment names this home, a component and a life.
+
+    For root, whose components may run as anybody, all users' processes count. The calling process
+    is never among them.
+    """
+    return [
+        Found(
+            pid=seen.pid,
+            component=seen.marks.component,
+            nonce=seen.marks.nonce,
+            start_ticks=seen.stat.start_ticks,
+        )
+        for seen in _look_for(home)
+        if seen.marks is not None
+    ]
+
+
+def _look_for(home: str) -> list[proc.Seen]:
+    homes = {home, os.path.realpath(home)}
+    return [
+        seen
+        for seen in proc.look()
+        if seen.marks is not None
+        and seen.marks.home in homes
+        and seen.stat.is_alive
+        and seen.pid != os.getpid()
+        and _is_of_our_user(seen.pid)
+    ]
+
+
+def _is_of_our_user(pid: int) -> bool:
+    # Where there is no procfs, the system shows nobody the environment of another's process.
+    return os.geteuid() == 0 or not proc.HAS_PROCFS or proc.owner_of(pid) == os.geteuid()
+
+
+def end_strays_blocking(
+    home: str, grace: float, *, keep: Collection[str] = (), only: str | None = None, probe: str | None = None
+) -> list[Stray]:
+    """End everything that a dead daemon of this home left, but for the lives whose nonces are in ``keep``.
+
+    Processes are asked by SIGTERM and have ``grace`` seconds; then all is killed, in at most
+    ``STRAY_LIMIT`` seconds. The commands of a dead daemon's probes are never kept. ``only`` is the
+    nonce of a life, to end what is left of that one alone; with ``probe``, of that command beside it.
+    """
+    hunt = _Hunt(home, frozenset(keep), only, probe)
+    if grace > 0:
+        hunt.ask(time.monotonic() + grace)
+    hunt.kill(time.monotonic() + STRAY_LIMIT)
+    return hunt.strays()
+
+
+@dataclass(slots=True)
+class _Trace:
+    """What was found of one life; ``alive`` as of the last look."""
+
+    component: str
+    ever: set[int] = field(default_factory=set)
+    alive: set[int] = field(default_factory=set)
+
+
+class _Hunt:
+    """One search for strays: by their marks, and by the leaves that they were born in."""
+
+    def __init__(self, home: str, keep: frozenset[str], only: str | None, probe: str | None) -> None:
+        self._home = home
+        self._homes = {home, os.path.realpath(home)}
+        self._keep = keep
+        self._only = only
+        self._probe = probe
+        self._traces: dict[str, _Trace] = {}
+        self._marked: list[proc.Seen] = []
+        self._leaves: set[cgroup.Leaf] = set()
+
+    def ask(self, until: float) -> None:
+        """Send SIGTERM once to each, and wait until they are gone or the time is over."""
+        asked: set[int] = set()
+        while self._look() and time.monotonic() < until:
+            for seen in self._marked:
+                if seen.pid not in asked:
+                    proc.strike(seen, signal.SIGTERM)
+                    proc.strike(seen, signal.SIGCONT)
+                    asked.add(seen.pid)
+            time.sleep(STRIKE_PERIOD)
+
+    def kill(self, until: float) -> None:
+        """Kill until nothing is left, or the time is over."""
+        round_number = 0
+        while self._look() and (round_number == 0 or time.monotonic() < until):
+            for leaf in self._leaves:
+                leaf.kill()
+            proc.kill_all(self._marked, self._is_marked_stray, freeze=round_number > 0)
+            round_number += 1
+            time.sleep(STRIKE_PERIOD)
+        for leaf in self._leaves:
+            leaf.remove()
+            cgroup.remove_base(os.path.dirname(leaf.path))
+
+    def strays(self) -> list[Stray]:
+        """What was found, as of the last look. A leaf that was left empty is not worth a word."""
+        return [
+            Stray(
+                component=trace.component,
+                nonce=nonce,
+                pids=tuple(sorted(trace.alive or trace.ever)),
+                gone=not trace.alive,
+            )
+            for nonce, trace in sorted(self._traces.items())
+            if trace.ever
+        ]
+
+    def _look(self) -> bool:
+        """Look for strays, and say whether any is alive."""
+        for trace in self._traces.values():
+            trace.alive.clear()
+        self._marked = []
+        for seen in _look_for(self._home):
+            if seen.marks is not None and self._is_marked_stray(seen.marks):
+                self._marked.append(seen)
+                self._note(seen.marks.component, seen.marks.nonce, [seen.pid])
+        self._look_into_leaves()
+        return any(trace.alive for trace in self._traces.values())
+
+    def _look_into_leaves(self) -> None:
+        theirs = (cgroup.leaf_of(seen.pid, self._home) for seen in self._marked)
+        candidates = {*cgroup.leaves(self._home), *filter(None, theirs)}
+        self._leaves |= {leaf for leaf in candidates if self._is_stray(leaf.nonce, leaf.probe)}
+        for leaf in self._leaves:
+            self._note(leaf.component, leaf.nonce, [pid for pid in leaf.pids() if pid != os.getpid()])
+
+    def _is_marked_stray(self, marks: proc.Marks) -> bool:
+        return marks.home in self._homes and self._is_stray(marks.nonce, marks.probe)
+
+    def _is_stray(self, nonce: str, probe: str | None) -> bool:
+        if self._only is not None:
+            return nonce == self._only and self._probe in {None, probe}
+        return probe is not None or nonce not in self._keep
+
+    def _note(self, component: str, nonce: str, pids: list[int]) -> None:
+        trace = self._traces.setdefault(nonce, _Trace(component))
+        trace.ever.update(pids)
+        trace.alive.update(pids)

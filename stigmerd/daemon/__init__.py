@@ -1,0 +1,1 @@
+"""The composition root: one process that puts the parts together, for one home."""

@@ -1,0 +1,190 @@
+"""How this daemon goes on where the last one ended: the counterpart of ``legacy``.
+
+Here it is decided what of the last daemon counts, and what is to begin, to stop and to be told because
+of it. How a single component goes on is the engine's business.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Set
+from dataclasses import dataclass
+
+import trio
+
+from stigmerd.adapters.disk.home import Home, HomeTakenError
+from stigmerd.adapters.disk.state import Loaded, StateFiles
+from stigmerd.adapters.processes import identity
+from stigmerd.adapters.processes.process import ProcessLauncher
+from stigmerd.core.event import Entry
+from stigmerd.core.exit_status import ExitStatus
+from stigmerd.core.record import ComponentRecord, DaemonRecord
+from stigmerd.core.spec import ComponentSpec
+from stigmerd.daemon.start import StartError
+from stigmerd.engine.board import View
+from stigmerd.engine.journal import Journal
+from stigmerd.engine.ports import Clock, EventStore, Logs
+from stigmerd.engine.restore import DIED_IN_SPAWN, is_to_return, restored_view, untold_end
+from stigmerd.engine.supervisor import Supervisor
+from stigmerd.engine.telling import Teller
+
+END_LOOKS, END_PAUSE = 20, 0.05
+"""How often, and seconds apart, to look for the end of a daemon that is killed and has lost its lock already."""
+
+Specs = Mapping[str, ComponentSpec]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Beginning:
+    """Which components a daemon begins with.
+
+    First those in ``stopping`` are stopped. ``starting`` are wanted up as by whoever changed the
+    configuration; those of them in ``stopping`` unless somebody has asked otherwise since.
+    ``returning`` were stopped by the last daemon only to be started again, which goes on.
+    """
+
+    stopping: frozenset[str]
+    starting: frozenset[str]
+    returning: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Succession:
+    """What the last daemon ``left``, as this one finds it in its home. ``boot_id`` is the host's now."""
+
+    home: Home
+    left: Loaded
+    boot_id: str
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether the last daemon died, or replaced itself, on this boot, without an ordered stop."""
+        last = self.left.daemon
+        return last is not None and last.boot_id == self.boot_id and not last.clean
+
+    @property
+    def config(self) -> str | None:
+        """The file that a daemon which died had read: were it gone, another stack would end that one's lives."""
+        last = self.left.daemon
+        return last.source if last is not None and not last.clean else None
+
+    def records(self, specs: Specs) -> dict[str, ComponentRecord]:
+        """The components that go on where the last daemon left them, in the order of the file."""
+        known = self.left.components if self.goes_on else {}
+        return {name: known[name] for name in specs if name in known}
+
+    # Before anything is touched.
+
+    async def refuse_second(self) -> None:
+        """Look for the last daemon itself: somebody may have removed the lock that it holds.
+
+        Raises:
+            StartError: it runs.
+        """
+        last = self.left.daemon
+        if last is None or not self.goes_on or last.pid == os.getpid():
+            return
+        for _ in range(END_LOOKS):
+            if not _is_running(last):
+                return
+            await trio.sleep(END_PAUSE)
+        raise StartError(str(HomeTakenError(self.home.path, last.pid)))
+
+    def refuse_other_config(self, source: str | None, *, is_given: bool) -> None:
+        """Keep an operator from ending lives by naming another file.
+
+        Raises:
+            StartError: another file was given than the last daemon's, of which something still runs.
+        """
+        last = self.left.daemon
+        if not self.goes_on or last is None or source == last.source:
+            return
+        alive = [r.name for r in self.left.components.values() if r.identity and identity.is_alive(r.identity)]
+        if alive and is_given:
+            raise StartError(
+                f"of another configuration ({last.source or 'the reference stack'}) these still run: "
+                f"{', '.join(alive)}. End them with `stigmer server stop` first, or start without --config"
+            )
+
+    # Before anything begins.
+
+    def restore(self, specs: Specs, logs: Logs, clock: Clock) -> dict[str, View]:
+        """Every known component as the daemon that died left it."""
+        now, boot = trio.current_time(), clock.boot()
+        return {
+            name: restored_view(record, specs[name], logs.path(name), now, boot)
+            for name, record in self.records(specs).items()
+        }
+
+    async def end_strays(self, specs: Specs, processes: ProcessLauncher, journal: Journal, state: StateFiles) -> None:
+        """End what belongs to this home and what no record claims."""
+        identities = [record.identity for record in self.records(specs).values()]
+        # An intent to spawn claims nothing: what came of it cannot be proven, and is ended here.
+        claimed = {one.nonce for one in identities if one is not None and (one.pid or one.container_id)}
+        for stray in await processes.end_strays(claimed):
+            pids = ", ".join(map(str, stray.pids))
+            end = "ended" if stray.gone else "cannot be ended"
+            journal.record(
+                "orphan_removed", component=stray.component, message=f"pid {pids} {end}", pids=list(stray.pids)
+            )
+        for name in self.left.components:
+            if name not in specs:
+                state.forget(name)
+
+    def tell_lost_exits(
+        self, specs: Specs, events: EventStore, journal: Journal, state: StateFiles, logs: Logs
+    ) -> None:
+        """Account for lives that nobody adopts: they ended in a reboot, by an operator's hand, or as strays."""
+        adopted = self.records(specs)
+        records = [r for r in self.left.components.values() if r.identity and r.name not in adopted]
+        is_lost = self.left.daemon is None and events.last_seq > 0
+        told = _told_by_life(events.read_since(0) if records or is_lost else ())
+        ends = {(r.name, r.life): untold_end(r, told.get((r.name, r.life), set())) for r in records}
+        if is_lost:  # the state, that is: the history still knows which lives there were
+            state.recall(dict(told.keys()))
+            ends = {life: "exited" for life, said in told.items() if "starting" in said and "exited" not in said}
+        for (name, life), end in ends.items():
+            teller = Teller(name, journal, logs)
+            if end == "exited":
+                teller.exited(life, ExitStatus(), None)
+            elif end == "start_failed":
+                teller.unborn(life, DIED_IN_SPAWN, None)
+
+    # What begins.
+
+    def plan(self, specs: Specs) -> Beginning:
+        """What is enabled begins. After a crash: what is new, anew what has another definition, and what
+        the last daemon had stopped only to start it again."""
+        old = self.records(specs)
+        changed = [name for name, r in old.items() if r.wanted and r.definition != specs[name].definition]
+        left = [name for name, record in old.items() if record.shown.enabled and not specs[name].enabled]
+        joining = [name for name in specs if specs[name].enabled and not (name in old and old[name].shown.enabled)]
+        returning = {name for name, record in old.items() if is_to_return(record)}
+        return Beginning(
+            stopping=frozenset({*changed, *left}),
+            starting=frozenset({*changed, *joining} - {*left}),
+            returning=frozenset(returning - {*left}),
+        )
+
+    async def begin(self, supervisor: Supervisor) -> None:
+        """Set going what :meth:`plan` says."""
+        plan = self.plan(supervisor.specs)
+        await supervisor.stop(plan.stopping, "reload", returning=plan.starting)
+        reason = "reload" if self.goes_on else None
+        await supervisor.begin(plan.starting, reason, resuming=plan.stopping)
+        await supervisor.begin(plan.returning - plan.starting, None, resuming=plan.returning)
+
+
+def _told_by_life(entries: Iterable[Entry]) -> dict[tuple[str, int], Set[str]]:
+    """The events that the history has of each life."""
+    told: dict[tuple[str, int], set[str]] = {}
+    for entry in entries:
+        if entry.component and entry.life:
+            told.setdefault((entry.component, entry.life), set()).add(entry.event)
+    return {**told}
+
+
+def _is_running(daemon: DaemonRecord) -> bool:
+    """Whether that very daemon runs. One that was killed may be a zombie for long, under a lazy PID 1."""
+    found = identity.read_stat(daemon.pid)
+    return found is not None and found.is_alive and found.start_ticks == daemon.start_ticks
