@@ -442,7 +442,8 @@ def _what_next(
         return "It starts by itself as soon as that is over; this spends no restart.", _gate_command(component)
     if state == "restarting":
         attempt = f"{component.restarts_in_window + 1} of {component.max_restarts}"
-        return f"It is restarted {_when(component.next_start_at, now)} (attempt {attempt}).", _look(component, failure)
+        look = f"stigmer server explain {root.name}" if root is not None else _look(component, failure)
+        return f"It is restarted {_when(component.next_start_at, now)} (attempt {attempt}).", look
     if state == "failed":
         after = "Nothing happens by itself: it stays down until you start it."
         if component.next_start_at:

@@ -170,6 +170,18 @@ async def test_pull_that_fails_is_a_failed_attempt_and_the_next_tries_again(yard
     assert await yard.launcher.check_gate(order.spec) is not None
 
 
+async def test_pull_that_fails_is_no_failure_of_who_does_not_pull(yard: Yard) -> None:
+    image = "127.0.0.1:9/absent:2"
+    pulling = yard.order(image=image, pull="missing")
+    with trio.fail_after(10):
+        while await yard.launcher.check_gate(pulling.spec) is not None:
+            await trio.sleep(0.05)
+    with pytest.raises(SpawnFailedError, match="is missing: get it with"):
+        await yard.launcher.launch(yard.order(image=image, pull="never"))
+    with pytest.raises(SpawnFailedError, match="could not be pulled"):
+        await yard.launcher.launch(pulling)
+
+
 async def test_missing_image_is_not_pulled_unasked(yard: Yard, registry: Registry) -> None:
     order = yard.order(image=registry.image, pull="never")
     assert await yard.launcher.check_gate(order.spec) is None

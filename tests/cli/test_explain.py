@@ -165,6 +165,7 @@ def test_dependency_that_failed_just_before_is_the_root_cause_of_a_crash() -> No
     )
     report = explain(exited(code=1), component=component, others=[failed_before])
     assert report.root_cause == "stigmer-server"
+    assert report.command == "stigmer server explain stigmer-server"
     assert "which had failed just before: killed by SIGKILL." in report.evidence[-1]
     assert explain(exited(code=1), component=component, others=[SERVER]).root_cause is None
     assert explain(exited(code=1), others=[failed_before]).root_cause is None
@@ -341,7 +342,7 @@ What happens next
   04:00:16.
 
 Try
-  stigmer server logs workflow-runner --tail 200
+  stigmer server explain agent-runner
 
 log: /home/u/.stigmer/logs/workflow-runner.log
 """

@@ -316,7 +316,7 @@ class ContainerLauncher:
     def _missing(self, runs: ContainerSpec, refusal: str) -> str:
         if "no such image" not in refusal.lower():
             return f"container {runs.name} could not be created: {refusal}"
-        failure = self._pulls.take_failure(runs.image)
+        failure = None if runs.pull == "never" else self._pulls.take_failure(runs.image)
         if failure is not None:
             return f"image {runs.image} could not be pulled: {failure}; try `docker pull {runs.image}`"
         return (
