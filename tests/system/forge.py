@@ -13,6 +13,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any, NoReturn
@@ -72,6 +73,7 @@ class Forge:
                 env=environment,
             )
         self._socket = ours
+        self._turn = threading.Lock()
         self._replies = ours.makefile("rb")
 
     def start(self, home: Path, *, held: bool = False) -> Forged:
@@ -79,9 +81,10 @@ class Forge:
         return Forged(self, self.request(home=str(home), held=held))
 
     def request(self, **what: Any) -> Any:
-        """Ask the other side for one thing."""
-        self._socket.sendall(json.dumps(what).encode() + b"\n")
-        return json.loads(self._replies.readline())
+        """Ask the other side for one thing. Two threads that race may ask at once."""
+        with self._turn:
+            self._socket.sendall(json.dumps(what).encode() + b"\n")
+            return json.loads(self._replies.readline())
 
     def close(self) -> None:
         """End the other side."""
