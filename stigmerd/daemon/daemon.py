@@ -252,12 +252,12 @@ class Daemon:
 async def _heed(arrivals: AsyncIterator[int], parts: Parts) -> None:
     """Do what signals ask for: an orderly end, a faster one, a reload."""
     supervisor, operations = parts.supervisor, parts.operations
-    asked_at = float("inf")
+    asked_at: float | None = None
     async with trio.open_nursery() as nursery:
         async for number in arrivals:
             if number == signals.SIGHUP:
                 nursery.start_soon(_reload, operations)
-            elif not supervisor.is_closing:
+            elif asked_at is None:  # though an operator may have asked already: only the second signal is impatient
                 asked_at = trio.current_time()
                 nursery.start_soon(operations.shutdown)
             elif trio.current_time() - asked_at > SAME_SIGNAL:

@@ -181,6 +181,38 @@ def test_signal_during_the_start_is_an_ordered_stop(home: Stack, after: float) -
     assert home.processes() == {}
 
 
+@pytest.mark.parametrize("begun_by", ["signal", "operator"])
+def test_second_signal_cuts_the_grace_of_a_shutdown_whoever_began_it(home: Stack, begun_by: str) -> None:
+    home.configure(
+        """
+        [component.stubborn]
+        command = ["sh", "-c", "trap '' TERM; echo deaf; while :; do sleep 1; done"]
+        stop = { grace = "10m" }
+        """
+    )
+    home.start()
+    wait_until(lambda: "deaf" in (home.home / "logs" / "stubborn.log").read_text())
+    daemon = home.daemon
+    assert daemon is not None
+    if begun_by == "operator":
+        command = [sys.executable, "-m", "stigmerd.cli", "server", "stop", "--home", str(home.home)]
+        operator = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    else:
+        operator = None
+        daemon.send_signal(signal.SIGTERM)
+    wait_until(lambda: "daemon_stopping" in [entry["event"] for entry in home.events()])
+
+    def insist() -> bool:
+        daemon.send_signal(signal.SIGTERM)
+        return daemon.poll() is not None
+
+    wait_until(insist)
+    assert daemon.returncode == 0
+    if operator is not None:
+        assert operator.wait(20) == 0
+    assert home.events("stubborn")[-1]["event"] == "stopped"
+
+
 def test_secret_in_a_command_or_a_probe_is_in_nothing_that_the_daemon_writes(
     home: Stack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
