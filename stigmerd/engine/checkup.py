@@ -20,11 +20,7 @@ LOCAL_HOSTS = frozenset({"127.0.0.1", "::1", "localhost", "0.0.0.0", "::"})
 
 
 class Checkup:
-    """Runs the probes of one life as one task. ``on_attempt`` is told every streak.
-
-    ``on_impostor`` is told, as a sentence, that a stranger answers on the component's address, and
-    "" once none does any more.
-    """
+    """Runs the probes of one life as one task. ``on_attempt`` is told every streak."""
 
     def __init__(
         self,
@@ -34,14 +30,14 @@ class Checkup:
         turns: Turns,
         *,
         on_attempt: Callable[[ProbeKind, Streak], None],
-        on_impostor: Callable[[str], None],
     ) -> None:
         self._spec = spec
         self._life = life
         self._world = world
         self._turns = turns
         self._on_attempt = on_attempt
-        self._on_impostor = on_impostor
+        self.stranger = ""
+        """One sentence about a stranger who answers on the component's address, for as long as one does."""
         self._looked_at = float("-inf")
         self._scope = trio.CancelScope()
 
@@ -88,7 +84,7 @@ class Checkup:
             return outcome
         self._looked_at = now
         stranger = await self._world.ports.strangers((port,), await self._life.members())
-        self._on_impostor(f"{self._spec.name}: {stranger}, which is no process of it" if stranger else "")
+        self.stranger = f"{self._spec.name}: {stranger}, which is no process of it" if stranger else ""
         if stranger and is_startup and port in self._spec.ports:
             return Outcome(passed=False, message=stranger)
         return outcome

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from stigmerd.core.event import Entry
 from stigmerd.core.exit_status import ExitStatus
+from stigmerd.core.health import Streak, Verdict
 from stigmerd.core.lifecycle import FailedBecause, Phase, State
 from stigmerd.core.record import Identity
+from stigmerd.core.spec import ProbeKind
 from stigmerd.engine.board import View
 from stigmerd.engine.journal import Journal
 from stigmerd.engine.ports import Logs
@@ -24,6 +27,14 @@ class Condemnation:
     def reason(self) -> str:
         """The history's word for it."""
         return f"{self.probe}_probe"
+
+
+def condemnation(kind: ProbeKind, streak: Streak) -> Condemnation | None:
+    """What a streak condemns a life for, if it does: a readiness probe never does."""
+    if kind is ProbeKind.READINESS or streak.verdict is not Verdict.FAILING:
+        return None
+    times = f"{streak.consecutive_failures} times" if streak.consecutive_failures > 1 else "once"
+    return Condemnation(probe=kind.value, evidence=f"{kind.value} probe failed {times}: {streak.message}")
 
 
 class Teller:
@@ -130,6 +141,16 @@ class Teller:
             uptime=None if uptime is None else round(uptime, 3),
         )
         self.line(f"Exited {self._name}: {status}")
+
+
+def told_status(exited: Entry) -> ExitStatus:
+    """The exit status in an event that :meth:`Teller.exited` wrote, as far as it is one that makes sense."""
+    code, signal, oom = (exited.details.get(key) for key in ("code", "signal", "oom"))
+    return ExitStatus(
+        code=code if isinstance(code, int) else None,
+        signal=signal if isinstance(signal, str) else None,
+        oom=oom if isinstance(oom, bool) else None,
+    )
 
 
 def failure_reason(view: View, condemned: Condemnation | None) -> str:
