@@ -366,15 +366,7 @@ def restart_daemon(*, home: str | None, timeout: str | None, quiet: bool, as_jso
     """Replace the daemon's program, and wait until the new one answers."""
     place = find_home(home)
     limit = parse_seconds(timeout, "--timeout")
-    with reached(place) as client:
-        before = fetch_status(client).daemon
-        touched = _touched(client)
-        try:
-            client.call("reexec")
-        except ConnectionLostError:
-            pass  # the old program has gone before it could answer
-        except RemoteError as exc:
-            raise CommandError(f"The daemon was not replaced and goes on as it is: {escape(exc.message)}") from exc
+    before, touched = _ask_replacement(place)
     deadline = time.monotonic() + (START_TIMEOUT if limit is None else limit)
     while time.monotonic() < deadline:
         after = _daemon_of(place)
@@ -389,13 +381,38 @@ def restart_daemon(*, home: str | None, timeout: str | None, quiet: bool, as_jso
     raise CommandError(f"The daemon was asked to replace itself and has not. Look at its log: {daemon_log(place)}")
 
 
+def _ask_replacement(place: Home) -> tuple[DaemonDocument | None, str]:
+    """Ask the daemon to replace itself. Returns the one that was asked, and a word on what that touches."""
+    while True:
+        try:
+            with reached(place) as client:
+                before = fetch_status(client).daemon
+                touched = _touched(client)
+                try:
+                    client.call("reexec")
+                except ConnectionLostError:
+                    pass  # the old program has gone before it could answer
+                except RemoteError as exc:
+                    why = escape(exc.message)
+                    raise CommandError(f"The daemon was not replaced and goes on as it is: {why}") from exc
+                return before, touched
+        except CommandError as exc:
+            if not _is_replaced_meanwhile(exc):
+                raise
+
+
+def _is_replaced_meanwhile(error: CommandError) -> bool:
+    """Whether the daemon went away in the middle, as it does for another operator's replacement."""
+    return isinstance(error.__cause__, ConnectionLostError)
+
+
 def _daemon_of(place: Home) -> DaemonDocument | None:
     """The daemon that answers now; None while a new program is loaded, which a busy machine takes long for."""
     try:
         with reached(place) as client:
             return fetch_status(client).daemon
     except CommandError as exc:
-        if exc.exit_code != SILENT:
+        if exc.exit_code != SILENT and not _is_replaced_meanwhile(exc):
             raise
         return None
 

@@ -237,12 +237,11 @@ class Component:
         match await self._mailbox.take(self._state.due):
             case None:
                 self._step(Event.DEADLINE)
-            case Ask() as ask:
-                self._take(ask)
-                ask.taken.set()
-            case Respec() as respec:
-                self._take_spec(respec.spec, respec.returns)
-                respec.taken.set()
+            case (Ask() | Respec()) as wish:
+                try:  # whoever asked goes on, be it with what a bug has left
+                    self._take(wish) if isinstance(wish, Ask) else self._take_spec(wish.spec, wish.returns)
+                finally:
+                    wish.taken.set()
             case Seen() as seen:
                 if seen.life == self._state.life:
                     seen.then()

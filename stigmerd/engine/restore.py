@@ -62,6 +62,7 @@ def restored_view(record: ComponentRecord, spec: ComponentSpec, log: str, now: f
     if phase is Phase.SPAWNING and record.identity is not None and not record.identity.is_intent:
         phase = Phase.STARTING  # whoever has a name was spawned
     failed_because = record.failed_because if phase is Phase.FAILED else None
+    number = max(record.life, 1) if phase in LIVE_PHASES else record.life  # 0: never started
 
     def to_now(instant: float | None) -> float | None:
         return None if instant is None else now - (boot - instant)
@@ -74,7 +75,7 @@ def restored_view(record: ComponentRecord, spec: ComponentSpec, log: str, now: f
         state=State(
             phase=phase,
             wanted=record.wanted and not returns,
-            life=record.life,
+            life=number,
             spawned_at=to_now(record.spawned_boot),
             due=to_now(record.due_boot) if phase in TIMED_PHASES else None,
             charge=record.charge,
@@ -85,7 +86,7 @@ def restored_view(record: ComponentRecord, spec: ComponentSpec, log: str, now: f
         ),
         identity=record.identity,
         started_at=shown.started_at,
-        started_life=record.life if phase in {Phase.RUNNING, Phase.COMPLETED} else record.life - 1,
+        started_life=number if phase in {Phase.RUNNING, Phase.COMPLETED} else number - 1,
         last_restart_at=shown.last_restart_at,
         note=shown.reason,
         last_exit=shown.last_exit,

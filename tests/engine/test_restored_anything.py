@@ -5,6 +5,7 @@ from __future__ import annotations
 import trio
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from trio.testing import MockClock
 
 from stigmerd.core.event import Entry
@@ -106,6 +107,7 @@ BORN_WHILE_SPAWNING = ComponentRecord(
 @settings(deadline=None)
 @example(record=BORN_WHILE_SPAWNING, policy=RestartPolicy(), told=[], is_there=False)
 @example(record=BORN_WHILE_SPAWNING, policy=RestartPolicy(), told=[], is_there=True)
+@example(record=replace(BORN_WHILE_SPAWNING, wanted=False, life=0), policy=RestartPolicy(), told=[], is_there=True)
 @given(record=RECORDS, policy=POLICIES, told=TOLD, is_there=st.booleans())
 def test_any_record_that_can_be_read_can_be_gone_on_from(
     record: ComponentRecord, policy: RestartPolicy, told: list[str], is_there: bool

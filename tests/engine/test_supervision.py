@@ -482,6 +482,17 @@ async def test_bug_while_alive_leaves_no_process(
     assert world.events.of("web").count("exited") == 1
 
 
+async def test_who_asks_for_what_a_bug_strikes_does_not_wait_for_ever(
+    supervise: Supervise, world: FakeWorld, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with supervise(component()) as supervisor:
+        await supervisor.start(["web"], "operator")
+        monkeypatch.setattr(world.logs, "rule", _explode)
+        with trio.fail_after(60):
+            await reload(supervisor, component(optional=True))
+            await supervisor.board.wait_view("web", lambda v: v.phase is Phase.FAILED)
+
+
 async def test_probe_that_raises_anything_has_failed_with_the_reason_and_nothing_else_has(
     supervise: Supervise, world: FakeWorld, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
