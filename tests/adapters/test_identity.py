@@ -135,7 +135,7 @@ def test_other_inode_disproves(tmp_path: Path) -> None:
         assert prove(other) == (who.pidfd_inode is None)
 
 
-@pytest.mark.parametrize("pid", [-1, 0, 1, os.getpid()])
+@pytest.mark.parametrize("pid", [-1, 0, 1, pytest.param(os.getpid(), id="own")])
 def test_init_and_we_ourselves_are_never_proven(pid: int) -> None:
     who = Identity(nonce=NONCE, boot_id=boot_id(), pid=pid, start_ticks=start_ticks(pid) if pid > 0 else 0)
     assert not prove(who)

@@ -126,7 +126,7 @@ async def test_life_that_is_over_is_not_adopted_and_what_is_left_of_it_is_ended(
 
 
 @on_every_platform
-@pytest.mark.parametrize("pid", [-1, 0, 1, os.getpid(), None])
+@pytest.mark.parametrize("pid", [-1, 0, 1, pytest.param(os.getpid(), id="own"), None])
 async def test_record_that_names_no_component_leads_to_no_signal(tmp_path: Path, offer: str, pid: int | None) -> None:
     async with bench(tmp_path, offer) as at:
         ticks = proc.start_ticks(pid) if pid is not None and pid > 0 else None
