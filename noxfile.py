@@ -21,6 +21,9 @@ nox.options.error_on_missing_interpreters = False
 OWN_VERSION = f"{sys.version_info.major}.{sys.version_info.minor}"
 OTHER_VERSIONS = [version for version in ("3.11", "3.12", "3.13") if version != OWN_VERSION]
 
+AT_ONCE = ("-n", "2")
+"""Most of these tests wait for real processes, seldom for a processor."""
+
 
 def install(session: nox.Session) -> None:
     """Install the checkout with all that its tests need."""
@@ -60,7 +63,7 @@ def tests(session: nox.Session) -> None:
         else:
             session.warn(f"Python {version} is not on this machine: its core and engine rings are skipped")
     install(session)
-    session.run("pytest", "-m", "not crashes and not slow", *session.posargs)
+    session.run("pytest", *AT_ONCE, "-m", "not crashes and not slow", *session.posargs)
 
 
 @nox.session(python=OTHER_VERSIONS)
@@ -74,7 +77,7 @@ def rings(session: nox.Session) -> None:
 def crashes(session: nox.Session) -> None:
     """Crashes of components and of the daemon, simulated from outside."""
     install(session)
-    session.run("pytest", "-m", "crashes and not slow", *session.posargs)
+    session.run("pytest", *AT_ONCE, "-m", "crashes and not slow", *session.posargs)
 
 
 @nox.session
