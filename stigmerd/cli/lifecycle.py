@@ -65,7 +65,7 @@ def start(
         is_new = ensure_daemon(place, config)
     if not is_new:
         return _already_running(place, config, quiet=quiet, as_json=as_json)
-    with shown(quiet=quiet or as_json) as progress, EventTail(place, last) as history:
+    with shown(quiet=quiet or as_json, all_is_new=True) as progress, EventTail(place, last) as history:
         missing = _wait_settled(place, history, progress, START_TIMEOUT if limit is None else limit)
     return _conclude(place, missing, quiet=quiet, as_json=as_json)
 

@@ -40,17 +40,22 @@ class Silence:
 
 
 class Lines:
-    """A line for each component whose state has changed since it was last shown."""
+    """A line for each component whose state has changed since it was last shown.
 
-    def __init__(self) -> None:
-        self._seen: dict[str, tuple[str, str]] = {}
+    Unless ``all_is_new``, how things were at first is no change.
+    """
+
+    def __init__(self, *, all_is_new: bool) -> None:
+        self._seen: dict[str, tuple[str, str]] | None = {} if all_is_new else None
 
     def show(self, document: StatusDocument) -> None:
         """Print what has changed."""
+        before = self._seen
+        self._seen = {component.name: (component.state, component.reason) for component in document.components}
+        if before is None:
+            return
         for component in document.components:
-            now = (component.state, component.reason)
-            if self._seen.get(component.name) != now:
-                self._seen[component.name] = now
+            if self._seen[component.name] != before.get(component.name):
                 self._print(component)
         sys.stdout.flush()
 
@@ -97,7 +102,7 @@ class Table:
 
 
 @contextmanager
-def shown(*, quiet: bool) -> Iterator[Progress]:
+def shown(*, quiet: bool, all_is_new: bool = False) -> Iterator[Progress]:
     """The progress display that fits stdout; what it drew in place is gone at the end of the block."""
     if quiet:
         yield Silence()
@@ -110,7 +115,7 @@ def shown(*, quiet: bool) -> Iterator[Progress]:
         with ended_by_signals(), Live(console=Console(), transient=True, refresh_per_second=8) as live:
             yield Table(live.update)
     else:
-        yield Lines()
+        yield Lines(all_is_new=all_is_new)
 
 
 class _Call(threading.Thread):

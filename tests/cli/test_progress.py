@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import msgspec
+import pytest
 
 from stigmerd.cli.paint import Line
-from stigmerd.cli.progress import progress_lines
-from stigmerd.core.status import ComponentDocument
+from stigmerd.cli.progress import Lines, progress_lines
+from stigmerd.core.status import ComponentDocument, StatusDocument
 from tests.cli.documents import NOW, SERVER
 
 
@@ -54,3 +55,13 @@ def test_settled_table_that_does_not_fit_is_cut() -> None:
     lines = shown([component(f"up{number}", "running") for number in range(30)], 10)
     assert len(lines) <= 9
     assert lines[-1] == "…"
+
+
+@pytest.mark.parametrize(("all_is_new", "told"), [(True, "✓ a running\n"), (False, "")])
+def test_on_a_pipe_how_it_was_before_is_told_only_of_what_is_new(
+    all_is_new: bool, told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = Lines(all_is_new=all_is_new)
+    for state in ("running", "running", "stopped"):
+        lines.show(StatusDocument(daemon=None, healthy=True, components=(component("a", state),)))
+    assert capsys.readouterr().out == f"{told}○ a stopped\n"
