@@ -127,10 +127,10 @@ async def test_age_counts_from_the_spawn(tmp_path: Path) -> None:
 async def test_usage_is_of_the_whole_tree(tmp_path: Path) -> None:
     async with bench(tmp_path) as at:
         life = await at.sh("(while :; do :; done) & wait")
-        usage = await life.usage()
-        assert usage.cpu_percent is not None
+        with trio.fail_after(10):  # on a busy machine the loop may not run while it is looked at
+            while not ((usage := await life.usage()).cpu_percent or 0) > 5:
+                pass
         assert usage.memory_bytes is not None
-        assert usage.cpu_percent > 5
         assert usage.memory_bytes > 100_000
         await end(life)
 

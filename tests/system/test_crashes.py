@@ -369,7 +369,13 @@ raise SystemExit(main())
 
 def test_wall_clock_that_jumps_by_a_day_moves_no_timer_no_window_and_no_uptime(home: Stack) -> None:
     offset = home.home / "offset"
-    offset.write_text("0")
+
+    def put_forward(seconds: int) -> None:
+        draft = home.home / "draft"
+        draft.write_text(str(seconds))
+        draft.replace(offset)  # the daemon reads it at any instant
+
+    put_forward(0)
     home.configure(
         """
         [component.steady]
@@ -388,7 +394,7 @@ def test_wall_clock_that_jumps_by_a_day_moves_no_timer_no_window_and_no_uptime(h
     home.wait_state("steady", "running")
     began, uptime = time.monotonic(), home.component("steady")["uptime"]
     for jump, method in ((86400, "stop"), (-86400, "start")):  # in the midst of the crasher's backoffs
-        offset.write_text(str(jump))
+        put_forward(jump)
         home.call(method, names=["witness"])
     assert home.wait_state("crasher", "failed")["life"] == 4
     steady = home.component("steady")
