@@ -392,6 +392,7 @@ def test_wall_clock_that_jumps_by_a_day_moves_no_timer_no_window_and_no_uptime(h
     home.daemon = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     wait_until(home.answers)
     home.wait_state("steady", "running")
+    home.wait_state("witness", "running")
     began, uptime = time.monotonic(), home.component("steady")["uptime"]
     for jump, method in ((86400, "stop"), (-86400, "start")):  # in the midst of the crasher's backoffs
         put_forward(jump)
