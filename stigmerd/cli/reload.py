@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 import msgspec
 
@@ -16,30 +16,7 @@ from stigmerd.cli.progress import call_and_show, shown
 from stigmerd.cli.reach import fetch_status, find_home, hint, reached
 from stigmerd.cli.status import print_status
 from stigmerd.control.client import RemoteError
-
-
-class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """What the daemon says that a reload does; names are of components, ``keys`` are of the file."""
-
-    added: tuple[str, ...] = ()
-    removed: tuple[str, ...] = ()
-    changed: tuple[str, ...] = ()
-    restarted: tuple[str, ...] = ()
-    following: tuple[str, ...] = ()
-    started: tuple[str, ...] = ()
-    stopped: tuple[str, ...] = ()
-    daemon: tuple[str, ...] = ()
-    keys: Mapping[str, tuple[str, ...]] = {}
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether nothing changes."""
-        return not (self.added or self.removed or self.changed or self.daemon)
-
-    @property
-    def begun(self) -> tuple[str, ...]:
-        """The components that begin a life."""
-        return (*self.added, *self.restarted, *self.following, *self.started)
+from stigmerd.core.order import Change
 
 
 def reload(*, dry_run: bool, home: str | None, quiet: bool, as_json: bool) -> int:
@@ -52,7 +29,7 @@ def reload(*, dry_run: bool, home: str | None, quiet: bool, as_json: bool) -> in
             if not dry_run:
                 client.call("reload")  # is refused too, and `status` says so from then on
             raise
-    plan = msgspec.convert(answer, Plan)
+    plan = msgspec.convert(answer, Change)
     if not (quiet or as_json):
         _print_plan(plan, place, dry_run=dry_run)
     if not dry_run:
@@ -60,13 +37,13 @@ def reload(*, dry_run: bool, home: str | None, quiet: bool, as_json: bool) -> in
         display = shown(quiet=quiet or as_json or plan.is_empty)
         answer = call_and_show(place, "reload", plan.begun, {"verbose": True}, display, takes_names=False)
         if not (quiet or as_json):
-            _print_outcome(place, msgspec.convert(answer, Plan))
+            _print_outcome(place, msgspec.convert(answer, Change))
     if as_json:
         sys.stdout.write(json.dumps(answer) + "\n")
     return OK
 
 
-def _print_plan(plan: Plan, place: Home, *, dry_run: bool) -> None:
+def _print_plan(plan: Change, place: Home, *, dry_run: bool) -> None:
     lines = [*plan_lines(plan)]
     if plan.is_empty:
         lines = [line("Nothing has changed.")]
@@ -76,7 +53,7 @@ def _print_plan(plan: Plan, place: Home, *, dry_run: bool) -> None:
     sys.stdout.flush()
 
 
-def plan_lines(plan: Plan) -> Iterator[Line]:
+def plan_lines(plan: Change) -> Iterator[Line]:
     """One line for each component that the plan touches: what happens to it, and the keys that say so."""
     for name in plan.added:
         yield _line("+", "good", name, "added")
@@ -102,7 +79,7 @@ def _line(symbol: str, style: str, name: str, what: str) -> Line:
     return line(Span(symbol, style), f" {escape_line(name)}: {escape_line(what)}")
 
 
-def _print_outcome(place: Home, done: Plan) -> None:
+def _print_outcome(place: Home, done: Change) -> None:
     """How the components are that began a life; the others go on as they were."""
     if not done.begun:
         if not done.is_empty:

@@ -106,6 +106,16 @@ class Change:
     daemon: tuple[str, ...] = ()
     keys: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing changes."""
+        return not (self.added or self.removed or self.changed or self.daemon)
+
+    @property
+    def begun(self) -> tuple[str, ...]:
+        """The components that begin a life."""
+        return (*self.added, *self.restarted, *self.following, *self.started)
+
 
 def difference(old: Mapping[str, ComponentSpec], new: Mapping[str, ComponentSpec]) -> Change:
     """Compare two configurations."""
