@@ -101,6 +101,13 @@ def test_stop_of_what_hangs_in_its_spawn_and_of_everything_is_bounded(home: Stac
     wait_until(lambda: home.processes() == {})
 
 
+def hangs(home: Stack) -> bool:
+    """Whether a thread of the daemon waits for an answer of the file system."""
+    assert home.daemon is not None
+    waits = Path(f"/proc/{home.daemon.pid}/task").glob("*/wchan")
+    return any("request_wait_answer" in wait.read_text() for wait in waits)
+
+
 def test_hung_configuration_stops_neither_rotation_nor_state_and_a_reload_tells(home: Stack) -> None:
     place = home.home / "place"
     place.mkdir()
@@ -125,7 +132,7 @@ while True:
     home.wait_state("loud", "running")
     with slow_folder(place, place) as slow:
         slow.hold()
-        time.sleep(1.5)  # let the look at the files begin, and hang
+        wait_until(lambda: hangs(home))  # in its look at the files
         state, rotated = home.home / "state" / "state.json", home.home / "logs" / "loud.log.1"
         check_others_go_on(home)
         before = state.stat().st_mtime_ns
