@@ -155,14 +155,14 @@ def start_writer(home: Stack) -> None:
 def rotate_twice(attempt: Attempt) -> None:
     log = attempt.home.home / "logs" / "writer.log.1"
 
-    def inode() -> int:
+    def rotated_at() -> int:
         with suppress(FileNotFoundError):
-            return log.stat().st_ino
+            return log.stat().st_ctime_ns
         return 0
 
     for _ in range(2):
-        seen = inode()
-        wait_until(lambda seen=seen: inode() != seen or not attempt.is_daemon_alive)  # type: ignore[misc]
+        seen = rotated_at()
+        wait_until(lambda seen=seen: rotated_at() != seen or not attempt.is_daemon_alive)  # type: ignore[misc]
 
 
 def is_writing(attempt: Attempt) -> None:
