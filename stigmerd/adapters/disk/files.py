@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
-import fcntl
 import os
 import stat
 from collections.abc import Callable, Iterator
@@ -72,7 +71,7 @@ def _check_opened(fd: int, status: os.stat_result, path: str, flags: int) -> Non
     if flags & _WRITING and stat.S_IMODE(status.st_mode) != PRIVATE_FILE:
         os.fchmod(fd, PRIVATE_FILE)
     # A child that inherits the descriptor expects one that blocks.
-    fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) & ~os.O_NONBLOCK)
+    os.set_blocking(fd, True)
 
 
 def _objection_to_path(path: str, flags: int) -> str | None:

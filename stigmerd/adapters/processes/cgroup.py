@@ -22,7 +22,7 @@ PROCS = "cgroup.procs"
 EVENTS = "cgroup.events"
 KILL = "cgroup.kill"
 
-KEYED_SIZE = 4096
+SMALL_SIZE = 4096
 """Bytes that no flat keyed file which is read here comes near."""
 
 
@@ -79,7 +79,7 @@ class Leaf:
         Where that cannot be told for want of a descriptor, somebody may be.
         """
         try:
-            return _read_keyed(f"{self.path}/{EVENTS}").get("populated") == 1
+            return b"populated 1" in _read(f"{self.path}/{EVENTS}")
         except OSError as exc:
             return exc.errno in proc.SHORTAGES
 
@@ -265,25 +265,25 @@ def _is_ours_to_divide(folder: str) -> bool:
 
 
 def _keyed(path: str) -> dict[str, int]:
-    """A flat keyed file, {"populated": 1}; empty where there is none."""
+    """A flat keyed file, {"oom_kill": 1}; empty where there is none."""
     try:
-        return _read_keyed(path)
+        lines = _read(path).decode("ascii").splitlines()
     except OSError:
         return {}
+    return {key: int(value) for key, _, value in (line.partition(" ") for line in lines)}
 
 
-def _read_keyed(path: str) -> dict[str, int]:
-    """The same. Not by `open`, which takes six system calls more, between an exit and the next spawn.
+def _read(path: str) -> bytes:
+    """A small file. Not by `open`, which takes six system calls more, between an exit and the next spawn.
 
     Raises:
         OSError: it cannot be read.
     """
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        lines = os.read(fd, KEYED_SIZE).decode("ascii").splitlines()
+        return os.read(fd, SMALL_SIZE)
     finally:
         os.close(fd)
-    return {key: int(value) for key, _, value in (line.partition(" ") for line in lines)}
 
 
 def _write(path: str, text: str) -> bool:
