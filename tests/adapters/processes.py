@@ -104,7 +104,10 @@ class Bench:
 
 @asynccontextmanager
 async def bench(
-    folder: Path, offer: str = "everything", spawn: Callable[[Blueprint, Children], Spawned] = spawning.spawn
+    folder: Path,
+    offer: str = "everything",
+    spawn: Callable[[Blueprint, Children], Spawned] = spawning.spawn,
+    children_nofile: int | None = None,
 ) -> AsyncIterator[Bench]:
     """A bench on which nothing is left running."""
     with pytest.MonkeyPatch.context() as patch:
@@ -125,6 +128,7 @@ async def bench(
             platform=platform,
             open_log=lambda name: os.open(folder / "log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666),
             port_watch=FreePorts(),
+            children_nofile=children_nofile,
             spawn=spawn,
         )
         try:

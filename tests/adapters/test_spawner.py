@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import resource
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -142,6 +144,27 @@ async def test_order_too_large_for_the_helper_is_carried_out_without_it(at: Benc
     await life.wait_exit()
     assert json.loads(at.log) == spawner.MESSAGE_LIMIT
     await end(life)
+
+
+async def test_limit_of_descriptors_for_children_is_the_helpers_own(tmp_path: Path, leaves: None) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    report = "import json, resource; print(json.dumps(resource.getrlimit(resource.RLIMIT_NOFILE)))"
+    async with bench(tmp_path, children_nofile=soft - 100) as at:
+        for more in ({}, {"nofile": 333}):
+            life = await at.python(report, **more)  # type: ignore[arg-type]
+            await life.wait_exit()
+            assert life.identity.sealed
+            await end(life)
+        assert [json.loads(line) for line in at.log.splitlines()] == [[soft - 100, hard], [333, 333]]
+    assert resource.getrlimit(resource.RLIMIT_NOFILE) == (soft, hard)
+
+
+async def test_environment_that_exec_cannot_take_is_refused(at: Bench) -> None:
+    with pytest.raises(SpawnFailedError) as refused:
+        await at.launch("true", env={"A": "b\0C=d"})
+    assert refused.value.errno == errno.EINVAL
+    with pytest.raises(SpawnFailedError):
+        await at.launch("true", env={"A=B": "c"})
 
 
 async def test_more_orders_than_a_socket_holds_are_all_carried_out(at: Bench) -> None:

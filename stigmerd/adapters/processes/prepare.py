@@ -1,8 +1,7 @@
 """What is settled before an exec: whom the process belongs to, where it runs, and which file it is.
 
-The spawner, which is cloned for every life, imports it: the more modules, the more pages to clone. So
-there is nothing here of ours, no dataclass, which brings half a megabyte of modules with it, and the
-user database is imported where it is asked.
+A process that was just cloned imports it: so there is nothing here of ours, no dataclass, which brings
+half a megabyte of modules with it, and the user database is imported where it is asked.
 All of it may block, as folders and user databases can be on file systems that hang.
 """
 
@@ -120,3 +119,44 @@ def exec_refusal(program: str, exc: OSError) -> Refused:
     if number == errno.ENOENT and os.path.exists(program):
         reason = "its interpreter (#! line or loader) does not exist"
     return Refused(f"{program}: {reason}", number)
+
+
+def become(
+    argv: tuple[str, ...],
+    cwd: str,
+    env: dict[str, str],
+    *,
+    user: str | int | None,
+    group: str | int | None,
+    umask: int | None,
+    nofile: int | None,
+) -> None:
+    """Be the program, in a process that is there for nothing else.
+
+    Raises:
+        Refused: it cannot be.
+    """
+    owner = find_owner(user, group)
+    check_nofile(nofile, owner)
+    try:
+        os.chdir(cwd)
+    except OSError as exc:
+        raise Refused(f"working directory {cwd}: {exc.strerror}", exc.errno or 0) from exc
+    program = find_program(argv[0], cwd, env)
+    try:
+        if nofile is not None:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (nofile, nofile))
+        if umask is not None:
+            os.umask(umask)
+        if owner is not None:
+            os.setgroups(owner.groups)
+            os.setregid(owner.gid, owner.gid)
+            os.setreuid(owner.uid, owner.uid)
+    except (OSError, ValueError) as exc:
+        raise Refused(f"preparing {program}: {exc}", getattr(exc, "errno", None) or errno.EINVAL) from exc
+    try:
+        os.execve(program, (program, *argv[1:]), env)
+    except OSError as exc:
+        raise exec_refusal(program, exc) from exc
+    except ValueError as exc:
+        raise Refused(f"{program}: {exc}", errno.EINVAL) from exc

@@ -102,7 +102,7 @@ class ProcessLauncher:
         self._reserve = Reserve()
         self.scans = Scans(self._reserve)
         self.fugitives = Fugitives(self.homes, self.children, self.scans)
-        self._spawner = Spawner(self._environment, self.children) if platform.spawner else None
+        self._spawner = Spawner(self._environment, self.children, children_nofile) if platform.spawner else None
         self._tasks: trio.Nursery | None = None
 
     async def serve(self) -> None:

@@ -213,7 +213,7 @@ def _spawn(blueprint: Blueprint, program: str, owner: Owner | None, leaf: Leaf |
     if leaf is not None and not is_sealed:
         leaf.add(pid)
     if soft is not None and not is_prefixed:
-        _limit(pid, soft, hard)
+        limit_nofile(pid, soft, hard)
     return Spawned(
         pid=pid,
         start_ticks=proc.start_ticks(pid),
@@ -405,7 +405,7 @@ def _limits(blueprint: Blueprint) -> tuple[int | None, int | None]:
     return (None if is_same else blueprint.soft_nofile), None
 
 
-def _limit(pid: int, soft: int, hard: int | None) -> None:
+def limit_nofile(pid: int, soft: int, hard: int | None) -> None:
     """Lower the limits from outside, where the platform can: late, but before most programs look."""
     if sys.platform == "linux":
         with suppress(OSError, ValueError):

@@ -5,7 +5,8 @@ A process that moves into a cgroup waits, on a machine at rest, 10 to 15 ms for 
 does not. But the daemon has threads, so that no Python can run between a clone of it and the exec.
 This process has one thread, so that it can; and what it imports is little, so that cloning it is
 quick: of ``socket`` and ``signal`` the halves in C, whose other halves bring a megabyte of modules
-with them. Source: clone(2), CLONE_INTO_CGROUP, Linux 5.7.
+with them. Limits are inherited: it has those that its children are to have. Source: clone(2),
+CLONE_INTO_CGROUP, Linux 5.7.
 
 It holds nothing of the daemon but one socket, ends with it, and knows neither lives nor components.
 """
@@ -19,18 +20,8 @@ import errno
 import gc
 import marshal
 import os
-import resource
 import struct
 from io import BytesIO
-
-from stigmerd.adapters.processes.prepare import (
-    Refused,
-    candidates,
-    check_nofile,
-    exec_refusal,
-    find_owner,
-    find_program,
-)
 
 MESSAGE_LIMIT = 96 * 1024
 """Bytes of one order. A socket takes twice that from anybody; what is larger is spawned elsewhere."""
@@ -64,16 +55,17 @@ REASON_LIMIT = 900
 Order = tuple[
     tuple[str, ...],
     str,
-    dict[str, str],
+    tuple[str, ...],
+    bytes,
     str | int | None,
     str | int | None,
-    int | None,
     int | None,
     int | None,
 ]
-"""A process to be: argv, cwd, env, user, group, umask, nofile, soft_nofile of a
-:class:`stigmerd.adapters.processes.spawn.Blueprint`. It comes with three descriptors: its output, its leaf, and a
-pipe for reports, which ends when the program runs or the process is dead."""
+"""A process to be: argv, cwd, programs, settings, user, group, umask, nofile. ``programs`` are the
+paths where ``argv[0]`` may be; ``settings`` is the environment as exec takes it, ``NAME=value`` after ``NAME=value``
+with a NUL between; the others are those of a :class:`stigmerd.adapters.processes.spawn.Blueprint`. It comes with three
+descriptors: its output, its leaf, and a pipe for reports, which ends when the program runs or the process is dead."""
 
 Report = tuple[int, int, str]
 """What became of an order: (pid, 0, "") from the spawner; (pid, errno, reason) from a process that cannot
@@ -169,15 +161,6 @@ class _Library:
         return int(self._syscall(SYS_CLONE3, self._arguments, self._size))
 
 
-def _set_limits(nofile: int | None, soft_nofile: int | None) -> None:
-    """Set both limits of descriptors, or the soft one, or none."""
-    if nofile is not None:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (nofile, nofile))
-    elif soft_nofile is not None:
-        hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft_nofile, hard))
-
-
 class _Shortcut:
     """An ordinary order, as far as it can be made ready before the clone: two calls are left to the child.
 
@@ -187,39 +170,31 @@ class _Shortcut:
     def __init__(self, cwd: bytes, programs: list[bytes], words: list[bytes], env: list[bytes]) -> None:
         self._cwd = cwd
         self._programs = programs
-        self._argv = _strings([b"", *words])
+        self._argv = _strings([programs[0], *words])
         self._env = _strings(env)
 
     @classmethod
     def of(cls, order: Order) -> _Shortcut | None:
         """The order made ready; None where there is more to do, or where something cannot be."""
-        argv, cwd, env, user, group, umask, nofile, soft_nofile = order
+        argv, cwd, programs, settings, user, group, umask, nofile = order
         is_ordinary = user is None and group is None and umask is None and nofile is None
-        if not is_ordinary or "" in env or "=" in "".join(env):
+        texts = [cwd, *programs, *argv[1:]]
+        encoded = os.fsencode("\0".join(texts)).split(b"\0")  # in one piece, as there may be a hundred
+        if not is_ordinary or len(encoded) != len(texts):
             return None
-        paths = [cwd, *candidates(argv[0], cwd, env)]
-        settings = [f"{name}={value}" for name, value in env.items()]
-        places, words, variables = _encode(paths), _encode(argv[1:]), _encode(settings)
-        if places is None or words is None or variables is None:
-            return None
-        _set_limits(None, soft_nofile)  # inherited
-        return cls(places[0], places[1:], words, variables)
+        first_word = 1 + len(programs)
+        return cls(encoded[0], encoded[1:first_word], encoded[first_word:], settings.split(b"\0"))
 
     def take(self, library: _Library) -> None:
         """Become the program, or return."""
         if library.chdir(self._cwd) != 0:
             return
         for program in self._programs:
-            self._argv[0] = program
+            if program is not self._programs[0]:
+                self._argv[0] = program
             library.execve(program, self._argv, self._env)
             if ctypes.get_errno() not in NOT_HERE:
                 return
-
-
-def _encode(texts: list[str] | tuple[str, ...]) -> list[bytes] | None:
-    """Each as the system knows it; None where one holds a NUL. All in one piece, as there may be a hundred."""
-    encoded = os.fsencode("\0".join(texts)).split(b"\0") if texts else []
-    return encoded if len(encoded) == len(texts) else None
 
 
 def _strings(texts: list[bytes]) -> ctypes.Array[ctypes.c_char_p]:
@@ -233,35 +208,18 @@ def _become(order: Order, shortcut: _Shortcut | None, library: _Library, reports
         library.setsid()
         if shortcut is not None:
             shortcut.take(library)
-        _prepare_and_exec(order)
-    except Refused as exc:
-        report(reports, os.getpid(), exc.errno, str(exc))
+        _take_the_long_way(order, reports)
     finally:
         os._exit(127)
 
 
-def _prepare_and_exec(order: Order) -> None:
-    argv, cwd, env, user, group, umask, nofile, soft_nofile = order
-    owner = find_owner(user, group)
-    check_nofile(nofile, owner)
+def _take_the_long_way(order: Order, reports: int) -> None:
+    """Become the program, or report why not. What that takes is imported only here: most orders never need it."""
+    from stigmerd.adapters.processes import prepare
+
+    argv, cwd, _, settings, user, group, umask, nofile = order
+    env = dict(setting.split("=", 1) for setting in os.fsdecode(settings).split("\0"))
     try:
-        os.chdir(cwd)
-    except OSError as exc:
-        raise Refused(f"working directory {cwd}: {exc.strerror}", exc.errno or 0) from exc
-    program = find_program(argv[0], cwd, env)
-    try:
-        _set_limits(nofile, soft_nofile)
-        if umask is not None:
-            os.umask(umask)
-        if owner is not None:
-            os.setgroups(owner.groups)
-            os.setregid(owner.gid, owner.gid)
-            os.setreuid(owner.uid, owner.uid)
-    except (OSError, ValueError) as exc:
-        raise Refused(f"preparing {program}: {exc}", getattr(exc, "errno", None) or errno.EINVAL) from exc
-    try:
-        os.execve(program, (program, *argv[1:]), env)
-    except OSError as exc:
-        raise exec_refusal(program, exc) from exc
-    except ValueError as exc:
-        raise Refused(f"{program}: {exc}", errno.EINVAL) from exc
+        prepare.become(argv, cwd, env, user=user, group=group, umask=umask, nofile=nofile)
+    except prepare.Refused as exc:
+        report(reports, os.getpid(), exc.errno, str(exc))

@@ -23,8 +23,9 @@ import trio
 import stigmerd
 from stigmerd.adapters.processes import proc
 from stigmerd.adapters.processes.cgroup import Leaf
+from stigmerd.adapters.processes.prepare import candidates
 from stigmerd.adapters.processes.reaper import Children
-from stigmerd.adapters.processes.spawn import Blueprint, Spawned, open_output
+from stigmerd.adapters.processes.spawn import Blueprint, Spawned, limit_nofile, open_output
 from stigmerd.adapters.processes.spawner import MESSAGE_LIMIT, read_reports, to_message
 from stigmerd.engine.ports import SpawnFailedError
 
@@ -41,11 +42,13 @@ EXHAUSTED = frozenset({errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE})
 class Spawner:
     """Spawns processes into their leaves by a helper, which is started when it is first needed.
 
-    ``environment`` is what the helper runs in, not what its children get.
+    ``environment`` is what the helper runs in, not what its children get. ``soft_nofile`` is the limit
+    of descriptors for both.
     """
 
-    def __init__(self, environment: Mapping[str, str], children: Children) -> None:
+    def __init__(self, environment: Mapping[str, str], children: Children, soft_nofile: int | None) -> None:
         self._environment = environment
+        self._soft_nofile = soft_nofile
         self._children = children
         self._process: subprocess.Popen[bytes] | None = None
         self._socket: socket.socket | None = None
@@ -82,7 +85,7 @@ class Spawner:
         while birth is None and (left := self._left[owner]):
             await left[0].wait()
         message = _message(blueprint)
-        if birth is None and not self._may_take(message):
+        if message is None or (birth is None and not self._may_take(message)):
             return None
         birth = birth or _Birth.of(blueprint, leaf, self._children)
         try:
@@ -98,7 +101,7 @@ class Spawner:
     def begin(self, owner: str, blueprint: Blueprint, leaf: Leaf) -> None:
         """Send an order at once, if nothing is in the way; :meth:`spawn`, which has to follow, goes on from there."""
         link, message = self._socket, _message(blueprint)
-        if link is None or self._left[owner] or not self._may_take(message):
+        if link is None or self._left[owner] or message is None or not self._may_take(message):
             return
         with suppress(SpawnFailedError, BrokenPipeError, ConnectionResetError):  # spawn meets it again, and tells
             birth = _Birth.of(blueprint, leaf, self._children)
@@ -174,6 +177,8 @@ class Spawner:
                 start_new_session=True,  # what an operator types on the terminal of the daemon is not for it
             )
             self._children.claim(self._process.pid)
+            if self._soft_nofile is not None:
+                limit_nofile(self._process.pid, self._soft_nofile, None)
             undo.pop_all()
         self._socket = ours
         self._started.set()
@@ -235,6 +240,8 @@ class _Birth:
             socket.send_fds(link, [message], self._descriptors)
         except BlockingIOError:
             return False
+        # The kernel often wakes the helper up where we run, and lets it run only when we wait: let it run now.
+        os.sched_yield()
         self._unsent.close()
         self.is_sent = True
         return True
@@ -301,16 +308,21 @@ def _refusing(what: str) -> Iterator[None]:
         raise SpawnFailedError(f"{what}: {exc.strerror}", errno=exc.errno) from exc
 
 
-def _message(blueprint: Blueprint) -> bytes:
+def _message(blueprint: Blueprint) -> bytes | None:
+    """The order of a blueprint; None where the environment is not what exec can take as it is."""
+    env = blueprint.env
+    settings = os.fsencode("\0".join([f"{name}={value}" for name, value in env.items()]))
+    if "" in env or "=" in "".join(env) or settings.count(b"\0") != len(env) - 1:
+        return None
     return to_message(
         (
             blueprint.argv,
             blueprint.cwd,
-            blueprint.env,
+            tuple(candidates(blueprint.argv[0], blueprint.cwd, env)),
+            settings,
             blueprint.user,
             blueprint.group,
             blueprint.umask,
             blueprint.nofile,
-            blueprint.soft_nofile,
         )
     )
