@@ -45,7 +45,7 @@ examples:
   stigmerd --home /srv/stack --log-format json
   stigmer server                                  in the background
 
-SIGTERM and SIGINT stop everything in order, SIGHUP reloads. See: stigmer --help
+SIGTERM, SIGINT and SIGQUIT stop everything in order, SIGHUP reloads. See: stigmer --help
 """
 
 

@@ -27,7 +27,7 @@ from stigmerd.adapters.processes import identity
 from stigmerd.adapters.processes.platform import Platform
 from stigmerd.adapters.processes.process import ProcessLauncher
 from stigmerd.adapters.processes.reserve import describe_shortage
-from stigmerd.adapters.processes.spawn import HELD_SIGNALS, heed_signals
+from stigmerd.adapters.processes.spawn import HELD_SIGNALS, IDLE_SIGNALS, heed_signals
 from stigmerd.config.problems import ConfigError
 from stigmerd.control.handlers import Hello
 from stigmerd.control.server import ControlServer, ControlSocketError
@@ -257,6 +257,8 @@ async def _heed(arrivals: AsyncIterator[int], parts: Parts) -> None:
         async for number in arrivals:
             if number == signals.SIGHUP:
                 nursery.start_soon(_reload, operations)
+            elif number in IDLE_SIGNALS:
+                log.info("%s means nothing here and is ignored", signals.Signals(number).name)
             elif asked_at is None:  # though an operator may have asked already: only the second signal is impatient
                 asked_at = trio.current_time()
                 nursery.start_soon(operations.shutdown)

@@ -181,6 +181,22 @@ def test_signal_during_the_start_is_an_ordered_stop(home: Stack, after: float) -
     assert home.processes() == {}
 
 
+def test_signal_that_means_nothing_ends_nothing_and_the_key_to_quit_stops_in_order(home: Stack) -> None:
+    home.configure(SLEEPER)
+    home.start()
+    pid, daemon = home.wait_state("a", "running")["pid"], home.daemon
+    assert daemon is not None
+    own_log = home.home / "logs" / "stigmerd.log"
+    for number in (signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM):
+        daemon.send_signal(number)
+        wait_until(lambda number=number: f"{number.name} means nothing here" in own_log.read_text())  # type: ignore[misc]
+    assert home.component("a")["pid"] == pid
+    assert daemon.poll() is None
+    daemon.send_signal(signal.SIGQUIT)
+    assert daemon.wait(20) == 0
+    assert (home.processes(), home.events("a")[-1]["event"]) == ({}, "stopped")
+
+
 @pytest.mark.parametrize("begun_by", ["signal", "operator"])
 def test_second_signal_cuts_the_grace_of_a_shutdown_whoever_began_it(home: Stack, begun_by: str) -> None:
     home.configure(

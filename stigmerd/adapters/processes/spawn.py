@@ -92,8 +92,11 @@ class Spawned:
     sealed: bool
 
 
-HELD_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-"""What operators ask with. None of them may be lost while the daemon is not yet able to heed it."""
+IDLE_SIGNALS = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM)
+"""What means nothing to a daemon, and would end it by default."""
+
+HELD_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, *IDLE_SIGNALS)
+"""What operators may send. None of them may be lost, or end the daemon, while it is not yet able to heed it."""
 
 
 def reset_signals() -> None:
