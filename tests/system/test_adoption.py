@@ -32,7 +32,7 @@ stop = {{ grace = "200ms" }}
 container = {{ image = "{IMAGE}", name = "boxed-{os.getpid()}", network = "host", command = ["/bin/sleep", "1002"] }}
 
 [component.deaf]
-command = ["sh", "-c", "trap '' TERM; while :; do sleep 1; done"]
+command = ["sh", "-c", "trap '' TERM; sleep 1000 & wait"]
 stop = {{ grace = "200ms" }}
 
 [component.by-hand]
