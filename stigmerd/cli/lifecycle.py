@@ -6,16 +6,16 @@ import json
 import signal as signals
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
-from stigmerd.adapters.disk.store import EventTail, Home, read_events, read_state
-from stigmerd.cli.errors import FAILED, NOT_RUNNING, OK, SILENT, CommandError, check_names, usage_error
+from stigmerd.adapters.disk.store import EventTail, Home, read_events
+from stigmerd.cli.errors import FAILED, NOT_RUNNING, OK, SILENT, CommandError, usage_error
 from stigmerd.cli.escape import escape, escape_line
 from stigmerd.cli.launch import ensure_daemon
+from stigmerd.cli.leftovers import answers_in, stop_without_daemon
 from stigmerd.cli.progress import TICK, Progress, call_and_show, shown
 from stigmerd.cli.reach import (
     daemon_log,
@@ -34,7 +34,6 @@ from stigmerd.control.client import Client, ConnectionLostError, DeadlinePassedE
 from stigmerd.core.status import ComponentDocument, DaemonDocument, StatusDocument
 
 START_TIMEOUT = 60.0
-DEFAULT_GRACE = 10.0
 FAREWELL_TIMEOUT = 10.0
 """Seconds in which a daemon that has stopped everything ends itself."""
 LINGER_TIMEOUT = 2.0
@@ -178,7 +177,7 @@ def _ask_up(
     """Have components started or restarted, and conclude from the daemon's answer."""
     _check(place, names)
     result = call_and_show(place, method, names, params, shown(quiet=quiet or as_json))
-    answers = _answers(result)
+    answers = answers_in(result)
     missing = {answer.name: answer.message for answer in answers if not answer.ok}
     if as_json:
         sys.stdout.write(json.dumps(result) + "\n")
@@ -191,20 +190,6 @@ def _check(place: Home, names: Sequence[str]) -> None:
     with reached(place) as client:
         if names:
             fetch_status(client, names)
-
-
-class _Answer(msgspec.Struct, frozen=True):
-    """What the daemon says of one component after an operation."""
-
-    name: str
-    state: str = ""
-    ok: bool = False
-    message: str = ""
-    survivors: tuple[int, ...] = ()
-
-
-def _answers(result: dict[str, Any]) -> list[_Answer]:
-    return msgspec.convert(result.get("components", []), list[_Answer])
 
 
 def restart(
@@ -231,7 +216,7 @@ def stop(
     except CommandError as exc:
         if exc.exit_code != NOT_RUNNING:
             raise
-        return _stop_without_daemon(place, names, 0.0 if now else limit, quiet=quiet, as_json=as_json)
+        return stop_without_daemon(place, names, 0.0 if now else limit, quiet=quiet, as_json=as_json)
     if mismatch is not None:
         sys.stderr.write(f"{mismatch}\n")
     if mismatch is not None or not names:
@@ -271,7 +256,7 @@ def _wait_process_end(pid: int, began: int | None) -> None:
 
 def _conclude_stop(result: dict[str, Any], *, quiet: bool, as_json: bool) -> int:
     """Say what has stopped, which dependents go on, and what could not be killed."""
-    answers = _answers(result)
+    answers = answers_in(result)
     if as_json:
         sys.stdout.write(json.dumps(result) + "\n")
     for answer in answers:
@@ -282,81 +267,6 @@ def _conclude_stop(result: dict[str, Any], *, quiet: bool, as_json: bool) -> int
         elif not quiet and not as_json:
             sys.stdout.write(escape_line(text) + "\n")
     return OK if all(answer.ok for answer in answers) else FAILED
-
-
-def _stop_without_daemon(
-    place: Home, names: Sequence[str], grace: float | None, *, quiet: bool, as_json: bool
-) -> int:
-    """End what a dead daemon left behind: only what provably is of this home."""
-    known = known_names(place)
-    if names and known:
-        check_names(names, known)
-    grace = DEFAULT_GRACE if grace is None else grace
-    ended = [*_end_containers(place, names, grace), *_end_processes(place, names, grace)]
-    is_done = all(answer.ok for answer in ended)
-    if is_done and known:
-        _note_stopped(place, names)
-    if as_json:
-        sys.stdout.write(json.dumps({"components": [msgspec.to_builtins(answer) for answer in ended]}) + "\n")
-    for answer in ended:
-        if not as_json and (not answer.ok or not quiet):
-            (sys.stdout if answer.ok else sys.stderr).write(f"{escape_line(answer.message)}\n")
-    if is_done and not quiet and not as_json:
-        what = f"nothing of {', '.join(names)} is up" if names else "nothing of it is up"
-        sys.stdout.write(f"The daemon is not running: {what} (home {escape_line(place.path)}).\n")
-    return OK if is_done else FAILED
-
-
-def _note_stopped(place: Home, names: Sequence[str]) -> None:
-    from stigmerd.adapters.disk.store import HomeError, note_stopped
-
-    with suppress(HomeError):  # a daemon was started meanwhile, and sees for itself
-        note_stopped(place, names)
-
-
-def _end_processes(place: Home, names: Sequence[str], grace: float) -> Iterator[_Answer]:
-    """End what is left of processes, and tell of each life how that went."""
-    from stigmerd.adapters.processes.identity import end_strays_blocking
-
-    spared = _lives_of_others(place, names) if names else set()
-    for stray in end_strays_blocking(place.path, grace, keep=spared):
-        pids = ", ".join(map(str, stray.pids))
-        if stray.gone:
-            yield _gone(stray.component, f"Ended {stray.component}, left by a dead daemon ({pids})")
-        else:
-            said = f"{stray.component} cannot be killed. Still alive: {pids}"
-            yield _Answer(name=stray.component, state="failed", message=said, survivors=tuple(stray.pids))
-
-
-def _gone(name: str, said: str) -> _Answer:
-    return _Answer(name=name, state="stopped", ok=True, message=said)
-
-
-def _end_containers(place: Home, names: Sequence[str], grace: float) -> Iterator[_Answer]:
-    """The same for containers that the state names."""
-    records = read_state(place).components.values()
-    left = [r for r in records if r.identity and r.identity.container_id and (not names or r.name in names)]
-    if not left:
-        return
-    from stigmerd.cli.containers import stop as stop_container
-    from stigmerd.engine.ports import EngineUnavailableError
-
-    for record in left:
-        assert record.identity is not None
-        try:
-            if stop_container(place, record.identity, grace):
-                yield _gone(record.name, f"Stopped the container of {record.name}, left by a dead daemon")
-        except EngineUnavailableError as exc:
-            said = f"{record.name} may still run in its container {record.identity.container_id}: {exc}"
-            yield _Answer(name=record.name, state="failed", message=said)
-
-
-def _lives_of_others(place: Home, names: Sequence[str]) -> set[str]:
-    """The lives that are not to be touched, by their nonces, from the state and from what runs."""
-    from stigmerd.adapters.processes.identity import find_ours
-
-    recorded = {r.identity.nonce for n, r in read_state(place).components.items() if r.identity and n not in names}
-    return recorded | {found.nonce for found in find_ours(place.path) if found.component not in names}
 
 
 # restart --daemon
@@ -445,7 +355,7 @@ def signal(name: str, names: Sequence[str], *, home: str | None, quiet: bool, as
     with reached(place) as client:
         fetch_status(client, names)
         result = client.call("signal", names=list(names), signal=full)
-    answers = _answers(result)
+    answers = answers_in(result)
     if as_json:
         sys.stdout.write(json.dumps(result) + "\n")
     for answer in answers:

@@ -51,6 +51,20 @@ def stop_order(components: Mapping[str, ComponentSpec]) -> tuple[str, ...]:
     return tuple(reversed(start_order(components)))
 
 
+def stop_waves(dependencies: Mapping[str, Iterable[str]]) -> list[set[str]]:
+    """Every name, in groups that may stop at once: each after all groups with its dependents. Who depends on
+    himself in the end, which no configuration allows, is in the last one."""
+    left = {name: set(needed) for name, needed in dependencies.items()}
+    waves = []
+    while left:
+        needed = set().union(*left.values())
+        wave = {name for name in left if name not in needed} or set(left)
+        waves.append(wave)
+        for name in wave:
+            del left[name]
+    return waves
+
+
 def with_dependencies(names: Iterable[str], components: Mapping[str, ComponentSpec]) -> tuple[str, ...]:
     """The names and all that they depend on, in start order."""
     wanted: set[str] = set()

@@ -40,7 +40,8 @@ class ComponentRecord(msgspec.Struct, frozen=True, kw_only=True):
     """All that the next daemon needs to go on with a component where this one stopped.
 
     ``phase``, ``failed_because`` are names of the lifecycle's enums. ``identity`` is of the present
-    life, or None. ``shown`` is the component as it was last shown.
+    life, or None. ``shown`` is the component as it was last shown. ``stop_signal`` and ``grace``, in
+    seconds, are for whoever has to end it while no daemon runs.
     """
 
     name: str
@@ -59,6 +60,8 @@ class ComponentRecord(msgspec.Struct, frozen=True, kw_only=True):
     streak: int = 0
     delay: float | None = None
     failed_because: str | None = None
+    stop_signal: str = "SIGTERM"
+    grace: float = 10.0
 
 
 class DaemonRecord(msgspec.Struct, frozen=True, kw_only=True):

@@ -49,6 +49,8 @@ def to_record(view: View, definition: str, now: float, clock: Clock) -> Componen
         streak=state.history.streak,
         delay=state.history.delay,
         failed_because=state.failed_because.name if state.failed_because else None,
+        stop_signal=view.spec.stop.signal,
+        grace=view.spec.stop.grace,
     )
 
 

@@ -28,6 +28,7 @@ from stigmerd.adapters.processes.identity import (
 )
 from stigmerd.core.exit_status import ExitStatus
 from stigmerd.core.record import Identity
+from stigmerd.core.spec import StopPolicy
 
 NONCE = "4-0123456789ab"
 
@@ -232,6 +233,25 @@ def test_strays_that_ignore_the_grace_or_are_stopped_are_killed(tmp_path: Path) 
         assert time.monotonic() - began < 3
         assert deaf.wait() == -signal.SIGKILL
         assert still.wait() == -signal.SIGTERM
+
+
+def test_each_stray_is_asked_as_its_component_wants_it(tmp_path: Path) -> None:
+    script = (
+        "cd {}; trap 'echo INT >> said; exit 0' INT; trap 'echo TERM >> said' TERM; "
+        "echo > {}; while :; do sleep 0.01; done"
+    )
+    shell = ["/bin/sh", "-c"]
+    policies = {"polite": StopPolicy(signal="SIGINT", grace=30), "deaf": StopPolicy(grace=0.2)}
+    with (
+        marked(tmp_path, *shell, script.format(tmp_path, "one"), STIGMER_COMPONENT="polite") as polite,
+        marked(tmp_path, *shell, script.format(tmp_path, "two"), nonce="5-b", STIGMER_COMPONENT="deaf") as deaf,
+    ):
+        wait_until(lambda: (tmp_path / "one").exists() and (tmp_path / "two").exists())
+        strays = end_strays_blocking(str(tmp_path), 30, policies=policies)
+        assert {(one.component, one.gone) for one in strays} == {("polite", True), ("deaf", True)}
+        assert polite.wait() == 0
+        assert deaf.wait() == -signal.SIGKILL  # when its own grace was over, whatever the others have
+        assert sorted((tmp_path / "said").read_text().split()) == ["INT", "TERM"]
 
 
 def test_only_the_named_life_is_hunted(tmp_path: Path) -> None:

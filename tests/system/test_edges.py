@@ -68,6 +68,35 @@ def test_after_a_stop_without_a_daemon_the_vanished_configuration_is_no_obstacle
     assert home.cli("start", "--config", str(home.home / "other.toml")).returncode == 0
 
 
+def test_stop_without_a_daemon_is_in_the_order_and_the_way_that_is_configured(home: Stack) -> None:
+    said = home.home / "said"
+    script = "trap 'echo {0} >> {1}; exit 0' INT; trap 'echo TERM >> {1}' TERM; echo up; while :; do sleep 0.05; done"
+    for name in ("base", "middle", "top"):
+        (home.home / f"{name}.sh").write_text(script.format(name, said))
+    home.configure(
+        """
+        [defaults]
+        stop = { signal = "SIGINT", grace = "50s" }
+        [component.base]
+        command = "sh base.sh"
+        [component.middle]
+        command = "sh middle.sh"
+        depends_on = { base = "started" }
+        [component.top]
+        command = "sh top.sh"
+        depends_on = { middle = "started" }
+        """
+    )
+    home.start()
+    for name in ("base", "middle", "top"):
+        log = home.home / "logs" / f"{name}.log"
+        wait_until(lambda log=log: log.exists() and "up" in log.read_text().split())  # type: ignore[misc]
+    home.kill()
+    stopped = home.cli("stop")
+    assert (stopped.returncode, home.processes()) == (0, {}), stopped
+    assert said.read_text().split() == ["top", "middle", "base"]
+
+
 def test_second_daemon_is_refused_even_where_the_lock_was_removed(home: Stack) -> None:
     home.configure(SLEEPER)
     home.start()

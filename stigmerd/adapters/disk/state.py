@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -442,6 +443,8 @@ def _check_record(record: ComponentRecord) -> None:
     instants = (record.spawned_boot, record.due_boot, record.delay, *record.counted_boot)
     if not all(abs(instant) < _MAX_SECONDS for instant in instants if instant is not None):
         raise _UnusableError(f"{record.name} has instants out of range")
+    if record.stop_signal not in signal.Signals.__members__ or not 0 <= record.grace < _MAX_SECONDS:
+        raise _UnusableError(f"{record.name} is to be stopped in no known way")
 
 
 def _check_daemon(record: DaemonRecord) -> None:

@@ -11,12 +11,13 @@ import functools
 import os
 import signal
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from stigmerd.adapters.processes import cgroup, proc
 from stigmerd.adapters.processes.proc import read_stat, signal_name, signal_number, start_ticks
 from stigmerd.core.record import Identity
+from stigmerd.core.spec import StopPolicy
 
 __all__ = [
     "Found",
@@ -145,17 +146,24 @@ def _is_of_our_user(pid: int) -> bool:
 
 
 def end_strays_blocking(
-    home: str, grace: float, *, keep: Collection[str] = (), only: str | None = None, probe: str | None = None
+    home: str,
+    grace: float,
+    *,
+    keep: Collection[str] = (),
+    only: str | None = None,
+    probe: str | None = None,
+    policies: Mapping[str, StopPolicy] | None = None,
 ) -> list[Stray]:
     """End everything that a dead daemon of this home left, but for the lives whose nonces are in ``keep``.
 
-    Processes are asked by SIGTERM and have ``grace`` seconds; then all is killed, in at most
-    ``STRAY_LIMIT`` seconds. The commands of a dead daemon's probes are never kept. ``only`` is the
-    nonce of a life, to end what is left of that one alone; with ``probe``, of that command beside it.
+    Processes are asked by SIGTERM and have ``grace`` seconds, unless ``policies`` has one for their component;
+    then all is killed, in at most ``STRAY_LIMIT`` seconds. The commands of a dead daemon's probes are never
+    kept. ``only`` is the nonce of a life, to end what is left of that one alone; with ``probe``, of that
+    command beside it.
     """
     hunt = _Hunt(home, frozenset(keep), only, probe)
-    if grace > 0:
-        hunt.ask(time.monotonic() + grace)
+    if grace > 0 or policies:
+        hunt.ask(policies or {}, StopPolicy(grace=grace))
     hunt.kill(time.monotonic() + STRAY_LIMIT)
     return hunt.strays()
 
@@ -182,16 +190,24 @@ class _Hunt:
         self._marked: list[proc.Seen] = []
         self._leaves: set[cgroup.Leaf] = set()
 
-    def ask(self, until: float) -> None:
-        """Send SIGTERM once to each, and wait until they are gone or the time is over."""
+    def ask(self, policies: Mapping[str, StopPolicy], default: StopPolicy) -> None:
+        """Send each its stop signal once, and SIGKILL when its grace is over, until that is so of all."""
+        began = time.monotonic()
         asked: set[int] = set()
-        while self._look() and time.monotonic() < until:
+        while self._look() and time.monotonic() - began < self._longest_grace(policies, default):
             for seen in self._marked:
-                if seen.pid not in asked:
-                    proc.strike(seen, signal.SIGTERM)
+                policy = policies.get(seen.marks.component, default) if seen.marks is not None else default
+                if policy.grace <= time.monotonic() - began:
+                    proc.strike(seen, signal.SIGKILL)
+                elif seen.pid not in asked:
+                    proc.strike(seen, signal_number(policy.signal))
                     proc.strike(seen, signal.SIGCONT)
                     asked.add(seen.pid)
             time.sleep(STRIKE_PERIOD)
+
+    def _longest_grace(self, policies: Mapping[str, StopPolicy], default: StopPolicy) -> float:
+        alive = (trace.component for trace in self._traces.values() if trace.alive)
+        return max((policies.get(component, default).grace for component in alive), default=0.0)
 
     def kill(self, until: float) -> None:
         """Kill until nothing is left, or the time is over."""
