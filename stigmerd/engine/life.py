@@ -20,6 +20,9 @@ KILL_BOUND = 4.5
 """Seconds from the first SIGKILL until what is still alive is reported as unkillable. With the
 release of what the life held, a stop stays within its grace + 5 s."""
 
+SIGNAL_LEEWAY = 2.0
+"""Seconds of the grace that a pre_stop which hangs leaves to the stop signal; half of a grace that is short."""
+
 RELEASE_BOUND = 0.4
 """Seconds for the reap and for giving back what the life held."""
 
@@ -133,7 +136,9 @@ class Tenure:
     async def _pre_stop(self) -> None:
         """Run the hook while there is a leader to prepare for its end."""
         if self._policy.pre_stop is not None:
-            await wait_any(self._run_hook, self._exited.wait)
+            left = max(self._grace.deadline - trio.current_time(), 0.0)
+            with trio.move_on_after(left - min(SIGNAL_LEEWAY, left / 2)):
+                await wait_any(self._run_hook, self._exited.wait)
 
     async def _run_hook(self) -> None:
         # A hook that is missing or fails must not keep a component alive.

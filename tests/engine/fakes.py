@@ -40,7 +40,7 @@ class Program:
     seconds from the stop signal to the exit (None: it ignores the signal). ``spawn_takes`` and
     ``gate_takes`` seconds until it is spawned, and until its ports were looked at.
     ``child_outlives`` seconds that a descendant goes on after the leader's exit. ``kill_takes`` seconds;
-    ``look_takes`` seconds until the survivors are known.
+    ``look_takes`` seconds until the survivors are known, ``hook_takes`` until a command beside it has ended.
     """
 
     lives_for: float | None = None
@@ -50,6 +50,7 @@ class Program:
     child_outlives: float | None = 0.0
     kill_takes: float = 0.0
     look_takes: float = 0.0
+    hook_takes: float = 0.0
     unkillable: bool = False
     spawn_error: str | None = None
     gate_takes: float = 0.0
@@ -152,6 +153,7 @@ class FakeLife:
     async def run(self, command: Sequence[str]) -> CommandResult:
         await trio.lowlevel.checkpoint()
         self.ran.append(tuple(command))
+        await trio.sleep(self._program.hook_takes)
         return CommandResult(status=ExitStatus(code=0), tail="")
 
     async def members(self) -> frozenset[int]:

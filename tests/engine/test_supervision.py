@@ -209,6 +209,21 @@ async def test_process_that_ignores_the_signal_is_killed_after_the_grace(
     assert world.events.of("web")[-4:] == ["stopping", "killed", "exited", "stopped"]
 
 
+@pytest.mark.parametrize(("grace", "took"), [(7.0, 5.0), (1.0, 0.5)])
+async def test_hook_that_hangs_leaves_some_of_the_grace_to_the_signal(
+    supervise: Supervise, world: FakeWorld, autojump_clock: MockClock, grace: float, took: float
+) -> None:
+    world.launcher.programs["web"] = Program(hook_takes=math.inf)
+    async with supervise(component(stop=StopPolicy(grace=grace, pre_stop=("drain",)))) as supervisor:
+        await supervisor.start(["web"], "operator")
+        began = trio.current_time()
+        (answer,) = await supervisor.stop(["web"], "operator")
+        assert answer.ok
+        assert trio.current_time() - began == pytest.approx(took)
+    assert world.launcher.last("web").signals == ["SIGTERM"]
+    assert "killed" not in world.events.of("web")
+
+
 async def test_second_request_cuts_the_grace(supervise: Supervise, world: FakeWorld, autojump_clock: MockClock) -> None:
     world.launcher.programs["web"] = Program(dies_after=None)
     async with supervise(component(stop=StopPolicy(grace=100.0))) as supervisor, trio.open_nursery() as nursery:
