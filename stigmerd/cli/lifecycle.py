@@ -134,10 +134,10 @@ def _pending(document: StatusDocument, has_run: set[str], *, is_late: bool) -> l
 
 
 def _why_not_up(component: ComponentDocument, limit: float) -> str:
-    reason = component.reason or component.last_error or ""
     if component.state == "failed":
-        return reason
-    return f"not up after {limit:g} s{f': {reason}' if reason else ''}"
+        return component.reason or component.last_error or ""
+    causes = "; ".join(dict.fromkeys(cause for cause in (component.last_error, component.reason) if cause))
+    return f"not up after {limit:g} s{f': {causes}' if causes else ''}"
 
 
 def _conclude(

@@ -12,6 +12,9 @@ import os
 import resource
 import stat
 
+SHOWN_PATH = 60
+"""Characters of a PATH that are worth their place in a sentence."""
+
 
 class Refused(Exception):
     """The process cannot be. The message has the path and the reason in words."""
@@ -109,7 +112,8 @@ def find_program(name: str, cwd: str, env: dict[str, str]) -> str:
     if found:
         raise Refused(f"{found[0]}: {os.strerror(errno.EACCES)}", errno.EACCES)
     path = env.get("PATH", os.defpath)
-    raise Refused(f"{name}: {os.strerror(errno.ENOENT)} on PATH {path}", errno.ENOENT)
+    shown = path if len(path) <= SHOWN_PATH else f"{path[:SHOWN_PATH].rpartition(os.pathsep)[0]}:…"
+    raise Refused(f"{name}: {os.strerror(errno.ENOENT)} on PATH {shown}", errno.ENOENT)
 
 
 def exec_refusal(program: str, exc: OSError) -> Refused:
