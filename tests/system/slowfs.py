@@ -133,6 +133,7 @@ def main(at: str, content: str) -> None:
     for number in (signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, lambda *_: None)
     held, waiting = False, list[bytes]()
+    os.write(device, server.answer(os.read(device, BUFFER)))  # INIT: until it is answered nobody can even ask
     os.write(1, b"m")
     while True:
         ready, _, _ = select.select([device, wake_up], [], [])
