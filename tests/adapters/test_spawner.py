@@ -7,6 +7,7 @@ import json
 import os
 import resource
 from collections.abc import AsyncIterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import psutil
@@ -14,7 +15,7 @@ import pytest
 import trio
 import trio.testing
 
-from stigmerd.adapters.processes import cgroup, identity, proc, spawner
+from stigmerd.adapters.processes import cgroup, identity, prepare, proc, spawner, spawner_link
 from stigmerd.adapters.processes.cgroup import Leaf
 from stigmerd.engine.ports import SpawnFailedError
 from tests.adapters.processes import Bench, bench, end, is_running, wait_until
@@ -110,6 +111,55 @@ async def test_order_that_was_given_up_before_it_was_read_leaves_nothing_alive(a
     assert scope.cancelled_caught
     helper.resume()
     await wait_until(lambda: not os.path.exists(_leaf(at, "1-late").path))
+
+
+async def test_order_is_given_up_as_well_where_descriptors_are_many(at: Bench) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    helper = await _helper(at)
+    helper.suspend()
+    with ExitStack() as held:
+        held.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
+        for _ in range(1100):
+            held.callback(os.close, os.open("/dev/null", os.O_RDONLY))
+        with trio.move_on_after(0.05):
+            await at.launch("sleep", "60", nonce="1-late")
+        helper.resume()
+        await wait_until(lambda: not os.path.exists(_leaf(at, "1-late").path))
+
+
+async def test_order_that_was_never_sent_leaves_no_leaf(at: Bench) -> None:
+    helper = await _helper(at)
+    helper.suspend()
+    for nonce in ("1-sent", "1-waits"):  # the second waits for the end of the first
+        with trio.move_on_after(0.05):
+            await at.launch("sleep", "60", nonce=nonce)
+    assert _leaf(at, "1-waits").path not in {leaf.path for leaf in cgroup.leaves(at.home)}
+    helper.resume()
+    await wait_until(lambda: not os.path.exists(_leaf(at, "1-sent").path))
+
+
+async def test_helper_of_another_version_is_done_without(at: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spawner_link, "__version__", "0.0.0")
+    for _ in range(2):
+        life = await at.launch("sleep", "60")
+        assert life.is_alive()
+        assert life.identity.cgroup is not None
+        await end(life)
+
+
+def test_whatever_keeps_a_child_from_its_program_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    def break_down(*_: object, **__: object) -> None:
+        raise TypeError("half of an upgrade")
+
+    monkeypatch.setattr(prepare, "become", break_down)
+    reading, writing = os.pipe()
+    try:
+        spawner._take_the_long_way((("true",), "/", ("true",), b"A=1", None, None, None, None), writing)
+        assert spawner.read_reports(reading) == [(os.getpid(), errno.EINVAL, "half of an upgrade")]
+    finally:
+        os.close(reading)
+        os.close(writing)
 
 
 async def test_orders_of_one_owner_may_be_given_up_at_once(at: Bench) -> None:

@@ -151,12 +151,10 @@ class ProcessLauncher:
 
     def begin(self, order: LaunchOrder) -> None:
         """Send the order for a process to the spawner, if there is one and it is not busy; see the port."""
-        if self._spawner is None:
-            return
-        name = order.spec.name
-        blueprint = self._blueprint(order, process_of(order.spec).argv, partial(self._open_log, name), None)
-        if (leaf := spawning.make_leaf(blueprint.leaf)) is not None:
-            self._spawner.begin(name, blueprint, leaf)
+        if self._spawner is not None:
+            name = order.spec.name
+            blueprint = self._blueprint(order, process_of(order.spec).argv, partial(self._open_log, name), None)
+            self._spawner.begin(name, blueprint)
 
     async def launch(self, order: LaunchOrder) -> ProcessLife:
         """Spawn the process of a component; see the port."""
@@ -213,10 +211,8 @@ class ProcessLauncher:
         return spawned
 
     async def _spawn_somehow(self, owner: str, blueprint: Blueprint, undo: Callable[[Spawned], None]) -> Spawned:
-        if self._spawner is not None and (leaf := spawning.make_leaf(blueprint.leaf)) is not None:
-            spawned = await self._spawner.spawn(owner, blueprint, leaf)
-            if spawned is not None:
-                return spawned
+        if self._spawner is not None and (spawned := await self._spawner.spawn(owner, blueprint)) is not None:
+            return spawned
         return await self._threads.run(owner, partial(self._spawn, blueprint, self.children), undo)
 
     def _blueprint(

@@ -23,6 +23,8 @@ import os
 import struct
 from io import BytesIO
 
+from stigmerd import __version__
+
 MESSAGE_LIMIT = 96 * 1024
 """Bytes of one order. A socket takes twice that from anybody; what is larger is spawned elsewhere."""
 
@@ -92,8 +94,11 @@ def read_reports(pipe: int) -> list[Report]:
     return reports
 
 
-def main() -> None:
-    """Serve orders from standard input, a socket, until the daemon closes its end or dies."""
+def main(version: str) -> None:
+    """Serve orders from standard input, a socket, until the daemon closes its end or dies.
+
+    ``version`` is the daemon's. During an upgrade this may be the next one already, which refuses all.
+    """
     for inherited in (_signal.SIGPIPE, _signal.SIGXFSZ, _signal.SIGINT):
         _signal.signal(inherited, _signal.SIG_DFL)  # Python's own settings, which a child must not inherit
     null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
@@ -107,6 +112,10 @@ def main() -> None:
         if not message:
             return
         output, leaf, reports = descriptors
+        if version != __version__:
+            report(reports, 0, errno.ENOSYS, "the helper is of another version")
+            _close(descriptors)
+            continue
         order = marshal.loads(message)
         shortcut = _Shortcut.of(order)
         _direct_output(output)
@@ -115,9 +124,13 @@ def main() -> None:
             _become(order, shortcut, library, reports)
         _direct_output(null)
         _report_clone(reports, pid)
-        for descriptor in descriptors:
-            os.close(descriptor)
+        _close(descriptors)
         _read_again(message)
+
+
+def _close(descriptors: tuple[int, ...]) -> None:
+    for descriptor in descriptors:
+        os.close(descriptor)
 
 
 def _read_again(message: bytes) -> None:
@@ -222,11 +235,11 @@ def _become(order: Order, shortcut: _Shortcut | None, library: _Library, reports
 
 def _take_the_long_way(order: Order, reports: int) -> None:
     """Become the program, or report why not. What that takes is imported only here: most orders never need it."""
-    from stigmerd.adapters.processes import prepare
-
     argv, cwd, _, settings, user, group, umask, nofile = order
-    env = dict(setting.split("=", 1) for setting in os.fsdecode(settings).split("\0"))
     try:
+        from stigmerd.adapters.processes import prepare
+
+        env = dict(setting.split("=", 1) for setting in os.fsdecode(settings).split("\0"))
         prepare.become(argv, cwd, env, user=user, group=group, umask=umask, nofile=nofile)
-    except prepare.Refused as exc:
-        report(reports, os.getpid(), exc.errno, str(exc))
+    except Exception as exc:  # whatever it is: an end without a word would be taken for the program's own
+        report(reports, os.getpid(), getattr(exc, "errno", None) or errno.EINVAL, str(exc) or repr(exc))

@@ -21,15 +21,16 @@ from pathlib import Path
 import trio
 
 import stigmerd
+from stigmerd import __version__
 from stigmerd.adapters.processes import proc
 from stigmerd.adapters.processes.cgroup import Leaf
 from stigmerd.adapters.processes.prepare import candidates
 from stigmerd.adapters.processes.reaper import Children
-from stigmerd.adapters.processes.spawn import Blueprint, Spawned, limit_nofile, open_output
+from stigmerd.adapters.processes.spawn import Blueprint, Spawned, limit_nofile, make_leaf, open_output
 from stigmerd.adapters.processes.spawner import MESSAGE_LIMIT, read_reports, to_message
 from stigmerd.engine.ports import SpawnFailedError
 
-PROGRAM = "import sys; sys.path.append({!r}); from stigmerd.adapters.processes import spawner; spawner.main()"
+PROGRAM = "import sys; sys.path.append({!r}); from stigmerd.adapters.processes import spawner; spawner.main({!r})"
 """Isolated and without site: a spawner that imported more would be slower to clone."""
 
 KILL_PERIOD = 0.05
@@ -72,8 +73,8 @@ class Spawner:
         finally:
             self._end(self._socket)
 
-    async def spawn(self, owner: str, blueprint: Blueprint, leaf: Leaf) -> Spawned | None:
-        """Make the process; None if that has to be done without the helper, and nothing was done.
+    async def spawn(self, owner: str, blueprint: Blueprint) -> Spawned | None:
+        """Make the process; None if that has to be done without the helper.
 
         Where the caller is cancelled first, what comes to be is ended. One at a time for each
         owner: what hangs is not tried again until it is dead.
@@ -81,13 +82,13 @@ class Spawner:
         Raises:
             SpawnFailedError: there is none; the message has the path and the reason.
         """
-        birth = self._ahead.pop(leaf.path, None)
+        birth = self._ahead.pop(blueprint.leaf.path, None) if blueprint.leaf is not None else None
         while birth is None and (left := self._left[owner]):
             await left[0].wait()
-        message = _message(blueprint)
-        if message is None or (birth is None and not self._may_take(message)):
+        message = self._message(blueprint)
+        birth = birth or self._conceive(blueprint, message)
+        if birth is None:
             return None
-        birth = birth or _Birth.of(blueprint, leaf, self._children)
         try:
             if not birth.is_sent:
                 with _refusing("no process to spawn from"):
@@ -98,18 +99,31 @@ class Spawner:
             if birth.is_open:
                 self._leave(owner, birth)
 
-    def begin(self, owner: str, blueprint: Blueprint, leaf: Leaf) -> None:
+    def begin(self, owner: str, blueprint: Blueprint) -> None:
         """Send an order at once, if nothing is in the way; :meth:`spawn`, which has to follow, goes on from there."""
-        link, message = self._socket, _message(blueprint)
-        if link is None or self._left[owner] or message is None or not self._may_take(message):
+        link = self._socket
+        if link is None or self._left[owner]:
             return
-        with suppress(SpawnFailedError, BrokenPipeError, ConnectionResetError):  # spawn meets it again, and tells
-            birth = _Birth.of(blueprint, leaf, self._children)
-            self._ahead[leaf.path] = birth
-            birth.send(link, message)
+        message = self._message(blueprint)
+        with suppress(SpawnFailedError, OSError):  # spawn meets it again, and tells
+            birth = self._conceive(blueprint, message)
+            if birth is not None:
+                self._ahead[birth.leaf.path] = birth
+                birth.send(link, message)
 
-    def _may_take(self, message: bytes) -> bool:
-        return self._is_usable and len(message) <= MESSAGE_LIMIT
+    def _message(self, blueprint: Blueprint) -> bytes:
+        """The order for the helper; b"" where it is none for it."""
+        message = _to_message(blueprint) if self._is_usable else b""
+        return message if len(message) <= MESSAGE_LIMIT else b""
+
+    def _conceive(self, blueprint: Blueprint, message: bytes) -> _Birth | None:
+        """What an order needs to be sent; None where it is none for the helper, or can have no leaf.
+
+        Raises:
+            SpawnFailedError: a descriptor cannot be had.
+        """
+        leaf = make_leaf(blueprint.leaf) if message else None
+        return _Birth.of(blueprint, leaf, self._children) if leaf is not None else None
 
     def _judge(self, birth: _Birth, blueprint: Blueprint) -> Spawned | None:
         refusal = birth.refusal
@@ -164,12 +178,13 @@ class Spawner:
                 return
 
     def _start(self) -> socket.socket:
+        program = PROGRAM.format(str(Path(stigmerd.__file__).parents[1]), __version__)
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.setblocking(False)
         with theirs, self._children.spawning(), ExitStack() as undo:
             undo.callback(ours.close)
             self._process = subprocess.Popen(
-                [sys.executable, "-I", "-S", "-c", PROGRAM.format(str(Path(stigmerd.__file__).parents[1]))],
+                [sys.executable, "-I", "-S", "-c", program],
                 env=self._environment,
                 stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
@@ -271,12 +286,14 @@ class _Birth:
     def undo(self) -> None:
         """Leave nothing of the order alive. Blocks until that is so."""
         self._unsent.close()
+        report = select.poll()  # select() takes no descriptor above 1023
+        report.register(self._reading, select.POLLIN)
         is_told = False
         while not is_told or self.leaf.is_populated():
             self.leaf.kill()
             if is_told:
                 time.sleep(KILL_PERIOD)
-            elif select.select([self._reading], [], [], KILL_PERIOD)[0]:
+            elif report.poll(1000 * KILL_PERIOD):
                 is_told = not self._hear()
         self.bury()
         self.close()
@@ -308,12 +325,12 @@ def _refusing(what: str) -> Iterator[None]:
         raise SpawnFailedError(f"{what}: {exc.strerror}", errno=exc.errno) from exc
 
 
-def _message(blueprint: Blueprint) -> bytes | None:
-    """The order of a blueprint; None where the environment is not what exec can take as it is."""
+def _to_message(blueprint: Blueprint) -> bytes:
+    """The order of a blueprint; b"" where the environment is not what exec can take as it is."""
     env = blueprint.env
     settings = os.fsencode("\0".join([f"{name}={value}" for name, value in env.items()]))
     if "" in env or "=" in "".join(env) or settings.count(b"\0") != len(env) - 1:
-        return None
+        return b""
     return to_message(
         (
             blueprint.argv,
