@@ -60,11 +60,14 @@ class Tenure:
         lives megabytes, and each exit two scheduling rounds on the way to the next spawn."""
         self._policy = StopPolicy()
         self._grace = trio.CancelScope()
+        self._hook = trio.CancelScope()
+        """Around the pre_stop: within the grace, with some of it left over for the stop signal."""
 
     def end(self, policy: StopPolicy, cap: float | None = None) -> None:
         """Ask for the end. Asked again, it can only become faster. ``cap`` bounds the grace, in seconds."""
         grace = policy.grace if cap is None else min(policy.grace, cap)
         self._grace.deadline = min(self._grace.deadline, trio.current_time() + grace)
+        self._bound_hook()
         if not self._calm.cancel_called:
             self._policy = policy
             self._calm.cancel()
@@ -136,9 +139,15 @@ class Tenure:
     async def _pre_stop(self) -> None:
         """Run the hook while there is a leader to prepare for its end."""
         if self._policy.pre_stop is not None:
-            left = max(self._grace.deadline - trio.current_time(), 0.0)
-            with trio.move_on_after(left - min(SIGNAL_LEEWAY, left / 2)):
+            self._hook = trio.CancelScope()
+            self._bound_hook()
+            with self._hook:
                 await wait_any(self._run_hook, self._exited.wait)
+
+    def _bound_hook(self) -> None:
+        left = max(self._grace.deadline - trio.current_time(), 0.0)
+        leeway = min(SIGNAL_LEEWAY, left / 2)
+        self._hook.deadline = min(self._hook.deadline, self._grace.deadline - leeway)
 
     async def _run_hook(self) -> None:
         # A hook that is missing or fails must not keep a component alive.

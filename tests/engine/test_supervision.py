@@ -224,6 +224,21 @@ async def test_hook_that_hangs_leaves_some_of_the_grace_to_the_signal(
     assert "killed" not in world.events.of("web")
 
 
+async def test_second_request_leaves_some_of_the_shorter_grace_to_the_signal_too(
+    supervise: Supervise, world: FakeWorld, autojump_clock: MockClock
+) -> None:
+    world.launcher.programs["web"] = Program(hook_takes=math.inf)
+    spec = component(stop=StopPolicy(grace=60.0, pre_stop=("drain",)))
+    async with supervise(spec) as supervisor, trio.open_nursery() as nursery:
+        await supervisor.start(["web"], "operator")
+        began = trio.current_time()
+        nursery.start_soon(supervisor.stop, ["web"], "operator")
+        await trio.sleep(1.0)
+        await supervisor.stop(["web"], "operator", 5.0)
+        assert trio.current_time() - began == pytest.approx(4.0)
+    assert world.launcher.last("web").signals == ["SIGTERM"]
+
+
 async def test_second_request_cuts_the_grace(supervise: Supervise, world: FakeWorld, autojump_clock: MockClock) -> None:
     world.launcher.programs["web"] = Program(dies_after=None)
     async with supervise(component(stop=StopPolicy(grace=100.0))) as supervisor, trio.open_nursery() as nursery:
