@@ -236,9 +236,10 @@ class FakePorts:
 
     def __init__(self) -> None:
         self.stranger: str | None = None
+        self.takes = 0.0
 
     async def strangers(self, ports: Sequence[int], ours: frozenset[int]) -> str | None:
-        await trio.lowlevel.checkpoint()
+        await trio.sleep(self.takes)
         return self.stranger
 
 

@@ -23,6 +23,7 @@ from stigmerd.core.spec import (
     RestartPolicy,
     RestartWhen,
     StopPolicy,
+    TcpHandler,
 )
 from stigmerd.engine.board import View
 from stigmerd.engine.operations import Answer
@@ -319,6 +320,18 @@ async def test_liveness_failure_condemns_and_restarts(
         view = await supervisor.board.wait_view("web", lambda v: v.phase is Phase.RUNNING)
         assert view.state.restarts == 1
     assert [e.reason for e in world.events.entries if e.event in {"unhealthy", "restarting"}] == ["liveness_probe"] * 2
+
+
+async def test_look_for_a_stranger_that_takes_long_is_no_fault_of_the_component(
+    supervise: Supervise, world: FakeWorld, autojump_clock: MockClock
+) -> None:
+    world.ports.takes = math.inf
+    spec = component(startup=probe(handler=TcpHandler(host="127.0.0.1", port=80), failure_threshold=1))
+    async with supervise(spec) as supervisor:
+        began = trio.current_time()
+        (answer,) = await supervisor.start(["web"], "operator")
+        assert answer.ok
+        assert trio.current_time() - began < 1.5
 
 
 async def test_probe_that_hangs_is_a_failure_at_one_second(
