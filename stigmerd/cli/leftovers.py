@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
@@ -52,7 +52,7 @@ def stop_without_daemon(
     records = read_state(place).components
     if names and records:
         check_names(names, list(records))
-    ended = list(_end_all(place, names, records, cap))
+    ended = _end_all(place, names, records, cap)
     is_done = all(answer.ok for answer in ended)
     if is_done and records:
         _note_stopped(place, names)
@@ -76,79 +76,81 @@ def _note_stopped(place: Home, names: Sequence[str]) -> None:
 
 def _end_all(
     place: Home, names: Sequence[str], records: Mapping[str, ComponentRecord], cap: float | None
-) -> Iterator[Answer]:
+) -> list[Answer]:
     """End wave after wave, and at last what no record names."""
-    policies = {name: _policy(record, cap) for name, record in records.items()}
-    chosen = {name: record.shown.depends_on for name, record in records.items() if not names or name in names}
-    waves = stop_waves(chosen)
-    for wave in waves[:-1]:
-        yield from _end_wave(place, wave, records, policies, cap)
-    last = {*names, *waves[-1]} if waves else set(names)
-    yield from _end_wave(place, last if names else (), records, policies, cap)
+    hunt = _Hunt(place, records, cap)
+    wanted = set(names) or set(records)
+    for wave in stop_waves({name: record.shown.depends_on for name, record in records.items()}):
+        if chosen := wave & wanted:
+            hunt.end(chosen)
+    if unknown := set(names) - set(records):
+        hunt.end_processes(unknown)
+    elif not names:
+        hunt.end_processes(None)
+    return hunt.answers
 
 
 def _policy(record: ComponentRecord, cap: float | None) -> StopPolicy:
     return StopPolicy(signal=record.stop_signal, grace=record.grace if cap is None else min(record.grace, cap))
 
 
-def _end_wave(
-    place: Home,
-    names: Collection[str],
-    records: Mapping[str, ComponentRecord],
-    policies: Mapping[str, StopPolicy],
-    cap: float | None,
-) -> Iterator[Answer]:
-    """End these, or all that is left of anybody; containers while processes have their grace."""
-    left = [
-        record
-        for name, record in records.items()
-        if record.identity and record.identity.container_id and (not names or name in names)
-    ]
-    with ThreadPoolExecutor(ENGINE_REQUESTS) as threads:
-        containers = [threads.submit(_end_container, place, record, policies[record.name].grace) for record in left]
-        yield from _end_processes(place, names, policies, cap)
-        yield from (answer for container in containers if (answer := container.result()) is not None)
+class _Hunt:
+    """Ends what it is told to, each life once, whether that goes well or not."""
 
+    def __init__(self, place: Home, records: Mapping[str, ComponentRecord], cap: float | None) -> None:
+        self.answers: list[Answer] = []
+        self._place = place
+        self._records = records
+        self._policies = {name: _policy(record, cap) for name, record in records.items()}
+        self._default = StopPolicy().grace if cap is None else cap
+        self._tried: set[str] = set()
+        """Nonces of lives that could not be ended."""
 
-def _end_processes(
-    place: Home, names: Collection[str], policies: Mapping[str, StopPolicy], cap: float | None
-) -> Iterator[Answer]:
-    """End what is left of processes, and tell of each life how that went."""
-    from stigmerd.adapters.processes.identity import end_strays_blocking
+    def end(self, names: Collection[str]) -> None:
+        """End these components; containers while processes have their grace."""
+        records = (self._records[name] for name in names)
+        boxed = [record for record in records if record.identity and record.identity.container_id]
+        with ThreadPoolExecutor(ENGINE_REQUESTS) as threads:
+            ends = [threads.submit(_end_container, self._place, one, self._policies[one.name]) for one in boxed]
+            self.end_processes(names)
+            self.answers += [answer for end in ends if (answer := end.result()) is not None]
 
-    spared = _lives_of_others(place, names) if names else set()
-    default = StopPolicy().grace if cap is None else cap
-    for stray in end_strays_blocking(place.path, default, keep=spared, policies=policies):
-        pids = ", ".join(map(str, stray.pids))
-        if stray.gone:
-            yield _gone(stray.component, f"Ended {stray.component}, left by a dead daemon ({pids})")
-        else:
+    def end_processes(self, names: Collection[str] | None) -> None:
+        """End what is left of processes, of these components or of any, and tell of each life how that went."""
+        from stigmerd.adapters.processes.identity import end_strays_blocking
+
+        spared = self._tried | (self._lives_of_others(names) if names is not None else set())
+        for stray in end_strays_blocking(self._place.path, self._default, keep=spared, policies=self._policies):
+            pids = ", ".join(map(str, stray.pids))
+            if stray.gone:
+                self.answers.append(_gone(stray.component, f"Ended {stray.component}, left by a dead daemon ({pids})"))
+                continue
             said = f"{stray.component} cannot be killed. Still alive: {pids}"
-            yield Answer(name=stray.component, state="failed", message=said, survivors=tuple(stray.pids))
+            self.answers.append(Answer(name=stray.component, state="failed", message=said, survivors=stray.pids))
+            self._tried.add(stray.nonce)
+
+    def _lives_of_others(self, names: Collection[str]) -> set[str]:
+        """The lives that are not to be touched, by their nonces, from the state and from what runs."""
+        from stigmerd.adapters.processes.identity import find_ours
+
+        recorded = {r.identity.nonce for name, r in self._records.items() if r.identity and name not in names}
+        return recorded | {found.nonce for found in find_ours(self._place.path) if found.component not in names}
 
 
 def _gone(name: str, said: str) -> Answer:
     return Answer(name=name, state="stopped", ok=True, message=said)
 
 
-def _end_container(place: Home, record: ComponentRecord, grace: float) -> Answer | None:
+def _end_container(place: Home, record: ComponentRecord, policy: StopPolicy) -> Answer | None:
     """The same for a container that the state names. None where it is gone already."""
     from stigmerd.cli.containers import stop as stop_container
     from stigmerd.engine.ports import EngineUnavailableError
 
     assert record.identity is not None
     try:
-        if not stop_container(place, record.identity, grace):
+        if not stop_container(place, record.identity, policy.grace):
             return None
     except EngineUnavailableError as exc:
         said = f"{record.name} may still run in its container {record.identity.container_id}: {exc}"
         return Answer(name=record.name, state="failed", message=said)
     return _gone(record.name, f"Stopped the container of {record.name}, left by a dead daemon")
-
-
-def _lives_of_others(place: Home, names: Collection[str]) -> set[str]:
-    """The lives that are not to be touched, by their nonces, from the state and from what runs."""
-    from stigmerd.adapters.processes.identity import find_ours
-
-    recorded = {r.identity.nonce for n, r in read_state(place).components.items() if r.identity and n not in names}
-    return recorded | {found.nonce for found in find_ours(place.path) if found.component not in names}

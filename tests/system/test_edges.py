@@ -10,6 +10,7 @@ import time
 
 import pytest
 
+from stigmerd.adapters.processes import cgroup
 from tests.system.daemons import Stack, is_alive, wait_until
 from tests.system.invariants import check_present
 
@@ -68,7 +69,10 @@ def test_after_a_stop_without_a_daemon_the_vanished_configuration_is_no_obstacle
     assert home.cli("start", "--config", str(home.home / "other.toml")).returncode == 0
 
 
-def test_stop_without_a_daemon_is_in_the_order_and_the_way_that_is_configured(home: Stack) -> None:
+@pytest.mark.parametrize(("names", "order"), [([], "top middle base"), (["base", "top"], "top base")])
+def test_stop_without_a_daemon_is_in_the_order_and_the_way_that_is_configured(
+    home: Stack, names: list[str], order: str
+) -> None:
     said = home.home / "said"
     script = "trap 'echo {0} >> {1}; exit 0' INT; trap 'echo TERM >> {1}' TERM; echo up; while :; do sleep 0.05; done"
     for name in ("base", "middle", "top"):
@@ -92,9 +96,24 @@ def test_stop_without_a_daemon_is_in_the_order_and_the_way_that_is_configured(ho
         log = home.home / "logs" / f"{name}.log"
         wait_until(lambda log=log: log.exists() and "up" in log.read_text().split())  # type: ignore[misc]
     home.kill()
+    stopped = home.cli("stop", *names)
+    assert stopped.returncode == 0, stopped
+    assert home.processes().keys() == ({"middle"} if names else set())
+    assert said.read_text().split() == order.split()
+
+
+def test_stop_without_a_daemon_asks_also_who_has_dropped_its_environment(home: Stack) -> None:
+    if cgroup.find_base(str(home.home)) is None:
+        pytest.skip("Linux only, with a cgroup v2 folder of our own")
+    said = home.home / "said"
+    (home.home / "bare.sh").write_text(f"trap 'echo TERM > {said}; exit 0' TERM; echo up; while :; do sleep 0.05; done")
+    home.configure('[component.bare]\ncommand = "env -i sh bare.sh"\n')
+    home.start()
+    wait_until(lambda: "up" in (home.home / "logs" / "bare.log").read_text().split())
+    pid = home.component("bare")["pid"]
+    home.kill()
     stopped = home.cli("stop")
-    assert (stopped.returncode, home.processes()) == (0, {}), stopped
-    assert said.read_text().split() == ["top", "middle", "base"]
+    assert (stopped.returncode, is_alive(pid), said.read_text()) == (0, False, "TERM\n"), stopped
 
 
 def test_second_daemon_is_refused_even_where_the_lock_was_removed(home: Stack) -> None:

@@ -191,19 +191,36 @@ class _Hunt:
         self._leaves: set[cgroup.Leaf] = set()
 
     def ask(self, policies: Mapping[str, StopPolicy], default: StopPolicy) -> None:
-        """Send each its stop signal once, and SIGKILL when its grace is over, until that is so of all."""
+        """Send each process the stop signal of its component once. Kill what outlives its grace, and return
+        when nothing is alive, or every grace is over."""
         began = time.monotonic()
         asked: set[int] = set()
         while self._look() and time.monotonic() - began < self._longest_grace(policies, default):
+            waited = time.monotonic() - began
             for seen in self._marked:
                 policy = policies.get(seen.marks.component, default) if seen.marks is not None else default
-                if policy.grace <= time.monotonic() - began:
+                if policy.grace <= waited:
                     proc.strike(seen, signal.SIGKILL)
                 elif seen.pid not in asked:
                     proc.strike(seen, signal_number(policy.signal))
                     proc.strike(seen, signal.SIGCONT)
                     asked.add(seen.pid)
+            for leaf in self._leaves:
+                policy = policies.get(leaf.component, default)
+                if policy.grace <= waited:
+                    leaf.kill()
+                else:
+                    self._ask_unmarked(leaf, signal_number(policy.signal), asked)
             time.sleep(STRIKE_PERIOD)
+
+    def _ask_unmarked(self, leaf: cgroup.Leaf, number: int, asked: set[int]) -> None:
+        """The same for those in a leaf whose environment says nothing: some programs write their title over it."""
+        for pid in set(leaf.pids()) - asked:
+            with proc.held(pid) as pidfd:
+                if pidfd is not None and pid in leaf.pids():
+                    proc.send(pid, pidfd, number)
+                    proc.send(pid, pidfd, signal.SIGCONT)
+                    asked.add(pid)
 
     def _longest_grace(self, policies: Mapping[str, StopPolicy], default: StopPolicy) -> float:
         alive = (trace.component for trace in self._traces.values() if trace.alive)
