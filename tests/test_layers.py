@@ -98,8 +98,14 @@ FORBIDDEN = {
 }
 """What from outside a part must not bring in, neither itself nor through what it imports of ours."""
 
-BULKHEADS = {"stigmerd.engine.supervisor", "stigmerd.engine.prober", "stigmerd.control.connection"}
-"""Where an unexpected exception may be held: around one component's task, one probe's attempt, and one connection."""
+BULKHEADS = {
+    "stigmerd.engine.supervisor",
+    "stigmerd.engine.prober",
+    "stigmerd.control.connection",
+    "stigmerd.adapters.processes.spawner",
+}
+"""Where an unexpected exception may be held: around one component's task, one probe's attempt, one connection,
+and in a process that was cloned and is no program yet."""
 
 MODULES = sorted(ROOT.rglob("*.py"))
 

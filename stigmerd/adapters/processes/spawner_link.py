@@ -90,7 +90,7 @@ class Spawner:
         if birth is None:
             return None
         try:
-            if not birth.is_sent:
+            if birth.link is None:
                 with _refusing("no process to spawn from"):
                     await self._send(birth, message)
             await birth.wait_told()
@@ -128,6 +128,7 @@ class Spawner:
     def _judge(self, birth: _Birth, blueprint: Blueprint) -> Spawned | None:
         refusal = birth.refusal
         if not birth.pid and refusal is None:
+            self._end(birth.link)  # it is dying, and its end of the socket may still take the next order with it
             raise SpawnFailedError("the process that spawns was killed", errno=errno.EAGAIN)
         birth.close()
         if refusal is None:
@@ -222,7 +223,8 @@ class _Birth:
         self.leaf = leaf
         self.pid = 0
         self.refusal: SpawnFailedError | None = None
-        self.is_sent = False
+        self.link: socket.socket | None = None
+        """By which it was sent."""
         self.is_open = True
         self._children = children
         self._unclaimed = ExitStack()
@@ -258,7 +260,7 @@ class _Birth:
         # The kernel often wakes the helper up where we run, and lets it run only when we wait: let it run now.
         os.sched_yield()
         self._unsent.close()
-        self.is_sent = True
+        self.link = link
         return True
 
     async def wait_told(self) -> None:
