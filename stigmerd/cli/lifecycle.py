@@ -31,6 +31,7 @@ from stigmerd.cli.reach import (
 )
 from stigmerd.cli.status import known_names, last_known, print_status
 from stigmerd.control.client import Client, ConnectionLostError, DeadlinePassedError, RemoteError
+from stigmerd.core.describe import describe_lateness
 from stigmerd.core.status import ComponentDocument, DaemonDocument, StatusDocument
 
 START_TIMEOUT = 60.0
@@ -136,8 +137,7 @@ def _pending(document: StatusDocument, has_run: set[str], *, is_late: bool) -> l
 def _why_not_up(component: ComponentDocument, limit: float) -> str:
     if component.state == "failed":
         return component.reason or component.last_error or ""
-    causes = "; ".join(dict.fromkeys(cause for cause in (component.last_error, component.reason) if cause))
-    return f"not up after {limit:g} s{f': {causes}' if causes else ''}"
+    return describe_lateness(limit, component.state, component.reason, component.last_error)
 
 
 def _conclude(

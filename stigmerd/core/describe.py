@@ -33,6 +33,14 @@ def describe(entry: Entry) -> str:
             return entry.event.replace("_", " ") + (f": {message}" if message else "") + _because(entry)
 
 
+def describe_lateness(seconds: float, state: str, reason: str, last_error: str | None) -> str:
+    """Why a component is not up after so many seconds. The last error, which may be old, comes first only where
+    it is what is waited after."""
+    cause = last_error if state == "restarting" else None
+    why = "; ".join(part for part in (cause, reason) if part) or last_error or state
+    return f"not up after {round(seconds, 1):g} s: {why}"
+
+
 def _because(entry: Entry) -> str:
     return f" ({entry.reason})" if entry.reason in ASKED_FOR | {"trial", "budget"} else ""
 

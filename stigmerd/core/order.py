@@ -52,8 +52,8 @@ def stop_order(components: Mapping[str, ComponentSpec]) -> tuple[str, ...]:
 
 
 def stop_waves(dependencies: Mapping[str, Iterable[str]]) -> list[set[str]]:
-    """Every name, in groups that may stop at once: each after all groups with its dependents. Who depends on
-    himself in the end, which no configuration allows, is in the last one."""
+    """Every name, in groups that may stop at once, dependents first. Names on a cycle, which no configuration
+    allows, and what they depend on stop together in the last one."""
     left = {name: set(needed) for name, needed in dependencies.items()}
     waves = []
     while left:

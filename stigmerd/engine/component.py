@@ -37,8 +37,8 @@ from stigmerd.engine.telling import Condemnation, Teller, condemnation, told_sta
 from stigmerd.engine.turns import Turns
 
 PASSES_TO_BEGIN = 2
-"""Passes of the loop from a message to a component until it was surely taken in: within one pass, who is
-first is left to chance."""
+"""Passes of the scheduler after which a message to a component has certainly been taken in: within one pass,
+Trio runs tasks in random order."""
 
 MERGE_WINDOW = 0.25
 """Seconds from the begin of a life that a restart asked for, in which one more restart means that same

@@ -12,6 +12,7 @@ from dataclasses import replace
 
 import trio
 
+from stigmerd.core.describe import describe_lateness
 from stigmerd.core.lifecycle import Event, Phase
 from stigmerd.core.order import (
     Change,
@@ -347,9 +348,7 @@ def _late_answer(component: Component, old: int, waited: float) -> Answer:
     view = component.view
     if _is_settled(view, old):
         return _up_answer(component, old)
-    cause = view.last_error if view.phase is Phase.BACKOFF else None
-    why = "; ".join(part for part in (cause, view.note) if part) or view.last_error or view.shown
-    message = f"not up after {round(waited, 1):g} s: {why}; log: {view.log}"
+    message = f"{describe_lateness(waited, view.shown, view.note, view.last_error)}; log: {view.log}"
     return Answer(name=component.name, state=view.shown, ok=False, message=message)
 
 

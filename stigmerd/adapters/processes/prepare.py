@@ -112,7 +112,7 @@ def find_program(name: str, cwd: str, env: dict[str, str]) -> str:
     if found:
         raise Refused(f"{found[0]}: {os.strerror(errno.EACCES)}", errno.EACCES)
     path = env.get("PATH", os.defpath)
-    shown = path if len(path) <= SHOWN_PATH else f"{path[:SHOWN_PATH].rpartition(os.pathsep)[0]}:…"
+    shown = path if len(path) <= SHOWN_PATH else f"{path[:SHOWN_PATH]}…"
     raise Refused(f"{name}: {os.strerror(errno.ENOENT)} on PATH {shown}", errno.ENOENT)
 
 

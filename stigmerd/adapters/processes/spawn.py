@@ -119,9 +119,9 @@ def hold_signals() -> None:
 
 
 def outlast_signals() -> None:
-    """Let an operator's signals do nothing where nobody heeds them, rather than what they do by default.
+    """Install handlers that do nothing, for the time before and after somebody listens.
 
-    While they are held, ignoring them would lose those that wait.
+    Not SIG_IGN: that would discard what is pending while they are blocked.
     """
     for number in HELD_SIGNALS:
         signal.signal(number, lambda *_: None)

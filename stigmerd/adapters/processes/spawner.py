@@ -134,8 +134,8 @@ def _close(descriptors: tuple[int, ...]) -> None:
 
 
 def _read_again(message: bytes) -> None:
-    """Touch what the next order will touch. The clone has left all pages write-protected, so that the first
-    touch of each is a fault: fifty of them, and now nobody waits for that."""
+    """Parse an order once more. After a clone every page is copy-on-write, and the next order would pay for some
+    fifty faults; now nobody waits for them."""
     _Shortcut.of(marshal.loads(message))
 
 
