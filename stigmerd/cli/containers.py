@@ -13,15 +13,13 @@ from http.client import HTTPConnection, HTTPException
 from urllib.parse import urlsplit
 
 from stigmerd.adapters.containers.address import find_engine
+from stigmerd.adapters.containers.labels import HOME_LABEL, NONCE_LABEL
 from stigmerd.adapters.disk.home import Home
 from stigmerd.core.record import Identity
 from stigmerd.engine.ports import EngineUnavailableError
 
 ANSWER_TIMEOUT = 2.0
 """Seconds for an answer, besides the grace of a stop."""
-
-HOME_LABEL = "stigmerd.home"
-NONCE_LABEL = "stigmerd.nonce"
 
 
 class _UnixConnection(HTTPConnection):

@@ -13,8 +13,9 @@ from typing import Any
 import docker
 import trio
 
-from stigmerd.adapters.containers.container import NONCE_LABEL, ContainerLauncher
+from stigmerd.adapters.containers.container import ContainerLauncher
 from stigmerd.adapters.containers.engine import DockerEngine
+from stigmerd.adapters.containers.labels import NONCE_LABEL
 from stigmerd.adapters.containers.life import ContainerLife
 from stigmerd.core.spec import ComponentSpec, ContainerSpec
 from stigmerd.engine.ports import LaunchOrder

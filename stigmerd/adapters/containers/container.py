@@ -20,8 +20,15 @@ from typing import TYPE_CHECKING
 import trio
 
 from stigmerd.adapters.containers.client import EngineRefusedError
-from stigmerd.adapters.containers.engine import HOME_LABEL, DockerEngine, Listed
+from stigmerd.adapters.containers.engine import DockerEngine, Listed
 from stigmerd.adapters.containers.image import Pulls
+from stigmerd.adapters.containers.labels import (
+    COMPONENT_LABEL,
+    DEFINITION_LABEL,
+    HOME_LABEL,
+    LIFE_LABEL,
+    NONCE_LABEL,
+)
 from stigmerd.adapters.containers.life import ContainerLife, Seen, inspect
 from stigmerd.adapters.containers.log import ContainerLog
 from stigmerd.adapters.containers.tree import prove_local
@@ -32,11 +39,6 @@ from stigmerd.engine.ports import EngineUnavailableError, LaunchOrder, Life, Shu
 
 if TYPE_CHECKING:
     from docker import APIClient
-
-COMPONENT_LABEL = "stigmerd.component"
-LIFE_LABEL = "stigmerd.life"
-NONCE_LABEL = "stigmerd.nonce"
-DEFINITION_LABEL = "stigmerd.definition"
 
 DRAIN_LIMIT = 5.0
 """Seconds without progress after which the last output of a dead container is given up."""
