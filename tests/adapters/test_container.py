@@ -366,12 +366,24 @@ async def test_nothing_that_is_not_provably_that_life_is_adopted(yard: Yard) -> 
     assert await yard.launcher.adopt(other, identity) is None
 
 
-async def test_exit_of_a_life_found_dead_is_exact(yard: Yard) -> None:
-    order = yard.order("/bin/sh", "-c", "exit 9")
-    life = await yard.launcher.launch(order)
-    await life.wait_exit()
-    assert await yard.launcher.adopt(order, life.identity) is None
-    assert await yard.launcher.inspect_exit(life.identity) == ExitStatus(code=9, oom=False)
+async def test_life_that_ended_unwatched_tells_its_exit_and_its_output_and_is_removed(yard: Yard) -> None:
+    order = yard.order("/bin/sh", "-c", "echo first; sleep 0.5; echo last; exit 9")
+    async with trio.open_nursery() as tasks:
+        _, launcher = make_launcher(yard.host, yard.folder)
+        await tasks.start(launcher.serve)
+        identity = (await launcher.launch(order)).identity
+        await until(yard.log)
+        tasks.cancel_scope.cancel()
+    await until(lambda: not yard.api.inspect_container(identity.container_id)["State"]["Running"])
+    remains = await yard.launcher.adopt(order, identity)
+    assert remains is not None
+    assert not remains.is_alive()
+    with trio.fail_after(5):
+        assert await remains.wait_exit() == ExitStatus(code=9, oom=False)
+        await remains.kill()
+        await remains.release()
+    assert yard.log() == "first\nlast\n"
+    assert yard.ours() == []
 
 
 async def test_strays_are_ended_and_their_output_is_kept(yard: Yard, tmp_path: Path) -> None:

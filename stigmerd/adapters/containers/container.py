@@ -32,7 +32,6 @@ from stigmerd.adapters.containers.labels import (
 from stigmerd.adapters.containers.life import ContainerLife, Seen, inspect
 from stigmerd.adapters.containers.log import ContainerLog
 from stigmerd.adapters.containers.tree import prove_local
-from stigmerd.core.exit_status import ExitStatus
 from stigmerd.core.record import Identity
 from stigmerd.core.spec import NAME_PATTERN, ComponentSpec, ContainerSpec
 from stigmerd.engine.ports import EngineUnavailableError, LaunchOrder, Life, Shut, SpawnFailedError
@@ -163,13 +162,16 @@ class ContainerLauncher:
                 self._disown(order.nonce)
 
     async def adopt(self, order: LaunchOrder, identity: Identity) -> Life | None:
-        """The life of the container that ``identity`` names, if it runs and its labels say the same.
+        """The life of the container that ``identity`` names, if its labels say the same.
+
+        One that ended while no daemon ran is a life too: it knows its exit, has output to be copied, and is
+        removed when it is released.
 
         Raises:
             EngineUnavailableError: it cannot be told now.
         """
         seen = await self._inspect_ours(identity)
-        if seen is None or not seen.running or seen.labels.get(COMPONENT_LABEL) != order.spec.name:
+        if seen is None or seen.labels.get(COMPONENT_LABEL) != order.spec.name:
             return None
         local = prove_local(seen.pid, seen.id)
         if identity.pid is not None and local is not None and local[0] != identity.pid:
@@ -178,17 +180,6 @@ class ContainerLauncher:
         # The wall clock is all that the engine tells.
         life.backdate(max(0.0, time.time() - _instant(seen.started_at)))
         return life
-
-    async def inspect_exit(self, identity: Identity) -> ExitStatus | None:
-        """How the container of a life that was found dead has ended; None where nobody knows.
-
-        Raises:
-            EngineUnavailableError: it cannot be told now.
-        """
-        seen = await self._inspect_ours(identity)
-        if seen is None or seen.running:
-            return None
-        return ExitStatus(code=seen.exit_code, oom=seen.oom)
 
     async def end_strays(self, keep: Collection[str], *, grace: float = STRAY_GRACE) -> tuple[Stray, ...]:
         """End and remove this home's containers whose life's nonce is not in ``keep``.
