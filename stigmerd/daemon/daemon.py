@@ -141,11 +141,11 @@ class Daemon:
 
     async def _assemble(self, nursery: trio.Nursery) -> Parts:
         start, succession = self._start, self._succession
-        containers = self._make_containers(nursery)
+        ports = PortWatch()
+        containers = self._make_containers(nursery, ports)
         configuration = Configuration(start, start.config or succession.config, containers.has_image)
         await self._read(configuration)
         specs = configuration.stack.components
-        ports = PortWatch()
         processes = self._make_processes(ports)
         events = EventFiles(start.home, floor=succession.left.last_seq)
         world = World(
@@ -188,7 +188,7 @@ class Daemon:
         self._succession.refuse_other_config(stack.source, is_given=self._start.config is not None)
         configuration.put_in_force(stack)
 
-    def _make_containers(self, nursery: trio.Nursery) -> ContainersOnDemand:
+    def _make_containers(self, nursery: trio.Nursery, ports: PortWatch) -> ContainersOnDemand:
         home = self._start.home
         return ContainersOnDemand(
             nursery,
@@ -197,6 +197,7 @@ class Daemon:
             environment=self._start.environment,
             open_log=self._logs.open_for_child,
             places=Path(home.state, "streams"),
+            port_watch=ports,
         )
 
     def _make_processes(self, ports: PortWatch) -> ProcessLauncher:

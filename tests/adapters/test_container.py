@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -332,6 +334,16 @@ async def test_cancelled_launch_leaves_no_container(yard: Yard) -> None:
 async def test_gate_is_open_when_the_engine_answers(yard: Yard) -> None:
     assert await yard.launcher.check_gate(yard.order().spec) is None
     assert await yard.launcher.check_gate(yard.order(pull="missing").spec) is None
+
+
+async def test_gate_is_shut_while_a_stranger_listens_on_a_port(yard: Yard) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        spec = replace(yard.order().spec, ports=(port,))
+        shut = await yard.launcher.check_gate(spec)
+        assert shut is not None
+        assert (shut.reason, shut.message.partition(" (")[0]) == ("port", f"port {port} is taken by pid {os.getpid()}")
+    assert await yard.launcher.check_gate(spec) is None
 
 
 # After the death of a daemon.

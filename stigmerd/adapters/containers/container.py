@@ -34,7 +34,7 @@ from stigmerd.adapters.containers.log import ContainerLog
 from stigmerd.adapters.containers.tree import prove_local
 from stigmerd.core.record import Identity
 from stigmerd.core.spec import NAME_PATTERN, ComponentSpec, ContainerSpec
-from stigmerd.engine.ports import EngineUnavailableError, LaunchOrder, Life, Shut, SpawnFailedError
+from stigmerd.engine.ports import EngineUnavailableError, LaunchOrder, Life, PortWatch, Shut, SpawnFailedError
 
 if TYPE_CHECKING:
     from docker import APIClient
@@ -94,12 +94,14 @@ class ContainerLauncher:
         environment: Mapping[str, str],
         open_log: Callable[[str], int],
         places: Path,
+        port_watch: PortWatch,
     ) -> None:
         self._engine = engine
         self._boot_id = boot_id
         self._environment = environment
         self._open_log = open_log
         self._places = places
+        self._port_watch = port_watch
         self._pulls = Pulls(engine)
         self._tasks: trio.Nursery | None = None
         self._leaving: dict[str, trio.Event] = {}
@@ -127,7 +129,9 @@ class ContainerLauncher:
     # The port.
 
     async def check_gate(self, spec: ComponentSpec) -> Shut | None:
-        """Look whether the engine answers and the image is there; start to pull it where asked."""
+        """Look whether the ports are free, the engine answers and the image is there; pull it where asked."""
+        if spec.ports and (stranger := await self._port_watch.strangers(spec.ports, frozenset())) is not None:
+            return Shut(reason="port", message=stranger)
         runs = _container(spec)
         try:
             if runs.pull == "never" or await self.has_image(runs.image):

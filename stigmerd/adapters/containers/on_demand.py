@@ -10,7 +10,7 @@ import trio
 
 from stigmerd.core.record import Identity
 from stigmerd.core.spec import ComponentSpec
-from stigmerd.engine.ports import EngineUnavailableError, LaunchOrder, Life, Shut
+from stigmerd.engine.ports import EngineUnavailableError, LaunchOrder, Life, PortWatch, Shut
 
 if TYPE_CHECKING:
     from stigmerd.adapters.containers.container import ContainerLauncher, Stray
@@ -31,6 +31,7 @@ class ContainersOnDemand:
         environment: Mapping[str, str],
         open_log: Callable[[str], int],
         places: Path,
+        port_watch: PortWatch,
     ) -> None:
         self._nursery = nursery
         self._home = home
@@ -38,6 +39,7 @@ class ContainersOnDemand:
         self._environment = environment
         self._open_log = open_log
         self._places = places
+        self._port_watch = port_watch
         self._made: ContainerLauncher | None = None
         self._making = trio.Lock()
 
@@ -91,6 +93,7 @@ class ContainersOnDemand:
             environment=self._environment,
             open_log=self._open_log,
             places=self._places,
+            port_watch=self._port_watch,
         )
         await self._nursery.start(launcher.serve)
         return launcher
