@@ -105,7 +105,7 @@ def _end_wave(
         if record.identity and record.identity.container_id and (not names or name in names)
     ]
     with ThreadPoolExecutor(ENGINE_REQUESTS) as threads:
-        containers = [threads.submit(_end_container, place, record, policies[record.name].grace) for record in left]
+        containers = [threads.submit(_end_container, place, record, policies[record.name]) for record in left]
         yield from _end_processes(place, names, policies, cap)
         yield from (answer for container in containers if (answer := container.result()) is not None)
 
@@ -131,14 +131,14 @@ def _gone(name: str, said: str) -> Answer:
     return Answer(name=name, state="stopped", ok=True, message=said)
 
 
-def _end_container(place: Home, record: ComponentRecord, grace: float) -> Answer | None:
+def _end_container(place: Home, record: ComponentRecord, policy: StopPolicy) -> Answer | None:
     """The same for a container that the state names. None where it is gone already."""
     from stigmerd.cli.containers import stop as stop_container
     from stigmerd.engine.ports import EngineUnavailableError
 
     assert record.identity is not None
     try:
-        if not stop_container(place, record.identity, grace):
+        if not stop_container(place, record.identity, policy):
             return None
     except EngineUnavailableError as exc:
         said = f"{record.name} may still run in its container {record.identity.container_id}: {exc}"
