@@ -17,7 +17,8 @@ from stigmerd.adapters.containers.client import EngineRefusedError
 from stigmerd.adapters.containers.engine import DockerEngine, Watch
 from stigmerd.adapters.containers.exec import run_in_container
 from stigmerd.adapters.containers.log import ContainerLog
-from stigmerd.adapters.containers.tree import cgroup_members, measure
+from stigmerd.adapters.containers.tree import cgroup_members
+from stigmerd.adapters.processes import proc
 from stigmerd.core.exit_status import ExitStatus
 from stigmerd.core.health import Outcome
 from stigmerd.core.record import Identity
@@ -282,9 +283,9 @@ class ContainerLife:
     async def _measure_here(self) -> Usage:
         # The engine counts once a second, and lets who asks twice wait for so long.
         began = trio.current_time()
-        before, _ = measure(await self.members())
+        before, _ = proc.measure(await self.members())
         await trio.sleep(USAGE_SPAN)
-        after, resident = measure(await self.members())
+        after, resident = proc.measure(await self.members())
         spent = sum(seconds - before.get(pid, 0.0) for pid, seconds in after.items())
         percent = 100 * spent / (trio.current_time() - began)
         return Usage(cpu_percent=round(percent, 1), memory_bytes=resident)

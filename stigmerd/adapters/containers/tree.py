@@ -8,11 +8,8 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
-
-import psutil
 
 PROC = Path("/proc")
 CGROUPS = Path("/sys/fs/cgroup")
@@ -57,18 +54,6 @@ def find_marked(pid: int, container_id: str, leader: int, mark: str) -> dict[int
         found |= children
         grown = bool(children)
     return {member: _status_field(member, "NSpid") for member in found if member != pid}
-
-
-def measure(pids: Iterable[int]) -> tuple[dict[int, float], int]:
-    """Seconds of processor time that each of them has used, and the bytes that all of them hold."""
-    seconds, resident = dict[int, float](), 0
-    for pid in pids:
-        with suppress(psutil.Error):
-            process = psutil.Process(pid)
-            times = process.cpu_times()
-            seconds[pid] = times.user + times.system
-            resident += process.memory_info().rss
-    return seconds, resident
 
 
 def kill_member(pid: int, container_id: str) -> bool:

@@ -345,6 +345,21 @@ def children() -> frozenset[int] | None:
     return frozenset(found)
 
 
+def measure(pids: Iterable[int]) -> tuple[dict[int, float], int]:
+    """Seconds of processor time by pid, and the resident bytes of all."""
+    import psutil
+
+    spent: dict[int, float] = {}
+    resident = 0
+    for pid in pids:
+        with suppress(psutil.Error):
+            process = psutil.Process(pid)
+            times = process.cpu_times()
+            spent[pid] = times.user + times.system
+            resident += process.memory_info().rss
+    return spent, resident
+
+
 # Pidfds.
 
 
