@@ -11,6 +11,8 @@ import signal
 from contextlib import suppress
 from pathlib import Path
 
+from stigmerd.adapters.processes import proc
+
 PROC = Path("/proc")
 CGROUPS = Path("/sys/fs/cgroup")
 
@@ -58,15 +60,9 @@ def find_marked(pid: int, container_id: str, leader: int, mark: str) -> dict[int
 
 def kill_member(pid: int, container_id: str) -> bool:
     """SIGKILL a process if it is in the container; False where that is not permitted."""
-    if not _cgroups(pid, container_id):
-        return True
-    try:
-        os.kill(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        return True
-    except PermissionError:
-        return False
-    return True
+    # Held before it is judged, so that the signal can reach nobody else.
+    with proc.held(pid) as pidfd:
+        return not _cgroups(pid, container_id) or proc.send(pid, pidfd, signal.SIGKILL)
 
 
 def _cgroups(pid: int, container_id: str) -> list[Path]:
