@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import AsyncIterator
+import threading
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import trio
 
+from stigmerd.adapters.containers import tree
 from stigmerd.adapters.containers.container import Stray
+from stigmerd.adapters.containers.exec import KILL_LIMIT
 from stigmerd.adapters.containers.life import ContainerLife, Seen, inspect
 from stigmerd.core.exit_status import ExitStatus
 from stigmerd.core.record import Identity
@@ -200,6 +204,7 @@ async def test_usage_is_the_engines_word_where_it_is_on_another_host(yard: Yard)
         await look(yard, life),
         Identity(nonce=life.identity.nonce, boot_id="boot", container_id=container_id(life)),
         log=life.log,
+        tree=None,
         farewell=ContainerLife.release,
     )
     assert (await distant.usage()).cpu_percent is None
@@ -281,6 +286,42 @@ async def test_cancelled_command_leaves_nothing_behind(yard: Yard) -> None:
     with trio.move_on_after(0.5):
         await life.run(["/bin/sh", "-c", "sleep 500 & (sleep 500 &) ; sleep 500"])
     assert await life.members() == before
+
+
+async def test_process_that_cannot_be_looked_at_stops_no_other_task(
+    yard: Yard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    life = await yard.launch()
+    if life.identity.pid is None:
+        return  # the engine is on another host
+    with hung_environment(life.identity.pid, tmp_path / "proc") as procfs:
+        monkeypatch.setattr(tree, "PROC", procfs)
+        cut = trio.current_time() + 0.3
+        async with trio.open_nursery() as tasks:
+            tasks.start_soon(run_until, cut, life, "/bin/sleep", "500")
+            await trio.sleep_until(cut + 0.2)
+            assert trio.current_time() < cut + 0.8
+        assert trio.current_time() < cut + KILL_LIMIT + 0.5
+
+
+async def run_until(deadline: float, life: ContainerLife, *command: str) -> None:
+    with trio.CancelScope(deadline=deadline):
+        await life.run(command)
+
+
+@contextmanager
+def hung_environment(pid: int, procfs: Path) -> Iterator[Path]:
+    """A procfs in which the environment of one process cannot be read for a while, and no other is."""
+    shown = procfs / str(pid)
+    shown.mkdir(parents=True)
+    for name in ("cgroup", "stat", "status"):
+        (shown / name).symlink_to(f"/proc/{pid}/{name}")
+    environment = shown / "environ"
+    os.mkfifo(environment)
+    release = threading.Timer(3.0, lambda: os.close(os.open(environment, os.O_RDWR | os.O_NONBLOCK)))
+    release.start()
+    yield procfs
+    release.join()
 
 
 # Launching.

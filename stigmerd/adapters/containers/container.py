@@ -31,7 +31,8 @@ from stigmerd.adapters.containers.labels import (
 )
 from stigmerd.adapters.containers.life import ContainerLife, Seen, inspect
 from stigmerd.adapters.containers.log import ContainerLog
-from stigmerd.adapters.containers.tree import prove_local
+from stigmerd.adapters.containers.tree import Tree, prove_local
+from stigmerd.adapters.processes.reserve import Reserve
 from stigmerd.core.record import Identity
 from stigmerd.core.spec import NAME_PATTERN, ComponentSpec, ContainerSpec
 from stigmerd.engine.ports import EngineUnavailableError, LaunchOrder, Life, PortWatch, Shut, SpawnFailedError
@@ -56,6 +57,9 @@ DISOWNED_LIMIT = 256
 
 HURRY, HURRY_PERIOD = 10.0, 0.5
 """Seconds after a life was given up in which its container is looked for more often, and how often."""
+
+PROOFS_AT_ONCE = 8
+"""Threads that look whether a container's init is a process of this host: one may hang in the kernel."""
 
 RUNNING = frozenset({"running", "paused", "restarting"})
 
@@ -103,6 +107,8 @@ class ContainerLauncher:
         self._places = places
         self._port_watch = port_watch
         self._pulls = Pulls(engine)
+        self._reserve = Reserve()
+        self._proving = trio.CapacityLimiter(PROOFS_AT_ONCE)
         self._tasks: trio.Nursery | None = None
         self._leaving: dict[str, trio.Event] = {}
         self._attendances: dict[str, Attendance] = {}
@@ -111,6 +117,10 @@ class ContainerLauncher:
 
     async def serve(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Watch the engine, copy output and remove what was given up, until cancelled."""
+        with self._reserve:
+            await self._serve(task_status)
+
+    async def _serve(self, task_status: trio.TaskStatus[None]) -> None:
         try:
             async with trio.open_nursery() as tasks:
                 await tasks.start(self._engine.serve)
@@ -158,7 +168,7 @@ class ContainerLauncher:
             seen = await inspect(self._engine, container_id)
             if seen is None:
                 raise SpawnFailedError(f"container {runs.name} was removed while it was started")
-            life = self._attend(order, seen)
+            life = self._attend(order, seen, await self._prove_local(seen))
             arrived = True
             return life
         finally:
@@ -177,10 +187,10 @@ class ContainerLauncher:
         seen = await self._inspect_ours(identity)
         if seen is None or seen.labels.get(COMPONENT_LABEL) != order.spec.name:
             return None
-        local = prove_local(seen.pid, seen.id)
+        local = await self._prove_local(seen)
         if identity.pid is not None and local is not None and local[0] != identity.pid:
             return None  # somebody stopped it and started it anew
-        life = self._attend(order, seen)
+        life = self._attend(order, seen, local)
         # The wall clock is all that the engine tells.
         life.backdate(max(0.0, time.time() - _instant(seen.started_at)))
         return life
@@ -327,8 +337,11 @@ class ContainerLauncher:
         except EngineRefusedError as exc:
             raise SpawnFailedError(f"container {runs.name} could not be started: {exc}") from exc
 
-    def _attend(self, order: LaunchOrder, seen: Seen) -> ContainerLife:
-        local = prove_local(seen.pid, seen.id)
+    async def _prove_local(self, seen: Seen) -> tuple[int, int] | None:
+        return await self._reserve.run(partial(prove_local, seen.pid, seen.id), self._proving)
+
+    def _attend(self, order: LaunchOrder, seen: Seen, local: tuple[int, int] | None) -> ContainerLife:
+        """Begin to copy the output of a container and to hear of it. ``local``: its init, if that is of this host."""
         identity = Identity(
             nonce=order.nonce,
             boot_id=self._boot_id,
@@ -337,7 +350,8 @@ class ContainerLauncher:
             container_id=seen.id,
         )
         log = self._log(order.spec.name, seen.id)
-        life = ContainerLife(self._engine, seen, identity, log=log, farewell=self._let_go)
+        tree = Tree(local[0], seen.id, self._reserve) if local else None
+        life = ContainerLife(self._engine, seen, identity, log=log, tree=tree, farewell=self._let_go)
         attendance = self._attendances[seen.id] = Attendance(life)
         self._engine.watch(life.watch)
         self._nursery.start_soon(self._follow, attendance)
