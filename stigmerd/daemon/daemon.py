@@ -232,8 +232,9 @@ class Daemon:
         journal.record("daemon_started", pid=os.getpid(), version=__version__)
         for problem in succession.left.problems:
             log.warning("%s", problem)
-        await succession.end_strays(specs, parts.processes, journal, self._state)
+        await succession.end_strays(specs, parts.processes, journal)
         succession.tell_lost_exits(specs, parts.events, journal, self._state, self._logs)
+        nursery.start_soon(self._end_stray_containers, parts)
         nursery.start_soon(parts.processes.serve)
         await nursery.start(supervisor.run)
         # From here on the records of the components are this daemon's: whatever they say is to go on.
@@ -244,6 +245,12 @@ class Daemon:
         nursery.start_soon(succession.begin, supervisor)
         with trio.move_on_after(PROOF_BOUND):
             await supervisor.wait_proven()
+
+    async def _end_stray_containers(self, parts: Parts) -> None:
+        """Beside everything else: an engine that is absent or hung must not hold up the start."""
+        succession, supervisor = self._succession, parts.supervisor
+        await succession.end_stray_containers(supervisor.specs, parts.containers, supervisor.journal)
+        succession.forget_removed(supervisor.specs, self._state)
 
     def _checkpoint(self, legacy: Legacy) -> None:
         legacy.checkpoint()

@@ -439,6 +439,22 @@ async def test_life_that_ended_unwatched_tells_its_exit_and_its_output_and_is_re
     assert yard.ours() == []
 
 
+async def test_life_that_is_made_while_strays_are_ended_is_none(yard: Yard) -> None:
+    strays: list[Stray] = []
+
+    async def end_strays() -> None:
+        while True:
+            strays.extend(await yard.launcher.end_strays(frozenset()))
+
+    async with trio.open_nursery() as tasks:
+        tasks.start_soon(end_strays)
+        life = await yard.launch()
+        await trio.sleep(0.2)
+        tasks.cancel_scope.cancel()
+    assert life.is_alive()
+    assert strays == []
+
+
 async def test_strays_are_ended_and_their_output_is_kept(yard: Yard, tmp_path: Path) -> None:
     kept = await yard.launch("/bin/sh", "-c", "echo kept; sleep 1000")
     assert await yard.launcher.end_strays(frozenset({kept.identity.nonce})) == ()
@@ -446,8 +462,8 @@ async def test_strays_are_ended_and_their_output_is_kept(yard: Yard, tmp_path: P
     async with trio.open_nursery() as tasks:
         await tasks.start(launcher.serve)
         with trio.fail_after(15):
-            strays = await launcher.end_strays(frozenset(), grace=0.2)
+            strays = await launcher.end_strays(frozenset())
         tasks.cancel_scope.cancel()
-    assert strays == (Stray(component="c", life=1, container_id=container_id(kept)),)
+    assert strays == (Stray(component="c", container_id=container_id(kept), gone=True),)
     assert yard.ours() == []
     assert yard.log() == "kept\n"

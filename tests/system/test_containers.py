@@ -191,6 +191,25 @@ def test_job_that_is_done_while_no_daemon_runs_is_completed_and_not_run_again(
     assert "done\n" in (home.home / "logs" / "boxed.log").read_text()
 
 
+def test_container_whose_component_was_removed_while_no_daemon_ran_is_ended(home: Stack, api: docker.APIClient) -> None:
+    configure(home)
+    home.start()
+    container = wait_life(home, 1)
+    home.kill()
+    home.configure('[component.local]\ncommand = "sleep 1000"')
+    home.start()
+
+    def removed() -> list[str]:
+        # A daemon that is root finds the container's processes first, and tells of them by their pids.
+        told = [entry for entry in home.events("boxed") if entry["event"] == "orphan_removed"]
+        return [entry["container"] for entry in told if "container" in entry]
+
+    wait_until(lambda: removed() == [container], ENGINE_LIMIT)
+    assert of_home(api, home.home) == []
+    assert exits(home) == [1]
+    assert home.component("local")["life"] == 1
+
+
 def test_container_of_somebody_else_keeps_its_name_and_its_life(home: Stack, api: docker.APIClient) -> None:
     foreign = api.create_container(IMAGE, ["/bin/sleep", "1000"], name="taken")["Id"]
     api.start(foreign)

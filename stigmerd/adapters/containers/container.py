@@ -46,9 +46,6 @@ DRAIN_LIMIT = 5.0
 END_LIMIT = 5.0
 """Seconds that a container may take to be over after SIGKILL, before it is removed by force."""
 
-STRAY_GRACE = 10.0
-"""Seconds from SIGTERM to SIGKILL for a container that no record claims."""
-
 GLANCE = 0.1
 """Seconds between two looks at a container that is about to end."""
 
@@ -66,11 +63,11 @@ RUNNING = frozenset({"running", "paused", "restarting"})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stray:
-    """A container of this home that no record claims, and that was removed."""
+    """A container of this home that no record claims. Where it is not ``gone``, it is removed later."""
 
     component: str
-    life: int | None
     container_id: str
+    gone: bool
 
 
 class Attendance:
@@ -112,6 +109,8 @@ class ContainerLauncher:
         self._tasks: trio.Nursery | None = None
         self._leaving: dict[str, trio.Event] = {}
         self._attendances: dict[str, Attendance] = {}
+        self._launching: set[str] = set()
+        """The nonces of the lives that are on their way."""
         self._disowned: dict[str, None] = {}
         self._hurry_until = 0.0
 
@@ -161,6 +160,7 @@ class ContainerLauncher:
         """Create and start a container, after ending what is left of the component's earlier ones."""
         runs = _container(order.spec)
         arrived = False
+        self._launching.add(order.nonce)
         try:
             await self._end_namesakes(order.spec.name)
             container_id = await self._create(order, runs)
@@ -172,6 +172,7 @@ class ContainerLauncher:
             arrived = True
             return life
         finally:
+            self._launching.discard(order.nonce)
             if not arrived:
                 self._disown(order.nonce)
 
@@ -195,20 +196,32 @@ class ContainerLauncher:
         life.backdate(max(0.0, time.time() - _instant(seen.started_at)))
         return life
 
-    async def end_strays(self, keep: Collection[str], *, grace: float = STRAY_GRACE) -> tuple[Stray, ...]:
-        """End and remove this home's containers whose life's nonce is not in ``keep``.
+    async def end_strays(self, keep: Collection[str]) -> tuple[Stray, ...]:
+        """End and remove this home's containers, but for the lives with these nonces and those made here.
 
-        Their last output goes into their component's log first.
+        Their last output goes into their component's log first. May be called while lives are launched.
 
         Raises:
             EngineUnavailableError: the engine cannot be asked now. Where it goes away in between, the
                 rest is ended when it is back.
         """
-        strays = [one for one in await self._engine.list_ours() if one.labels.get(NONCE_LABEL) not in keep]
+        strays = [one for one in await self._engine.list_ours() if not self._is_claimed(one, keep)]
         async with trio.open_nursery() as tasks:
             for stray in strays:
-                tasks.start_soon(self._end_stray, stray, grace)
-        return tuple(_stray(one) for one in strays)
+                tasks.start_soon(self._end_stray, stray)
+        return tuple(
+            Stray(
+                component=one.labels.get(COMPONENT_LABEL, ""),
+                container_id=one.id,
+                gone=one.labels.get(NONCE_LABEL, "") not in self._disowned,
+            )
+            for one in strays
+        )
+
+    def _is_claimed(self, one: Listed, keep: Collection[str]) -> bool:
+        nonce = one.labels.get(NONCE_LABEL, "")
+        is_known = one.id in self._attendances or one.id in self._leaving
+        return is_known or nonce in keep or nonce in self._launching or nonce in self._disowned
 
     async def wait_removed(self) -> None:
         """Wait until every container that is over is removed; not for an engine that is away."""
@@ -218,9 +231,9 @@ class ContainerLauncher:
             else:
                 await self._engine.wait_listing()
 
-    async def _end_stray(self, stray: Listed, grace: float) -> None:
+    async def _end_stray(self, stray: Listed) -> None:
         try:
-            await self._bury(stray, grace)
+            await self._bury(stray)
         except EngineUnavailableError:
             self._disown(stray.labels.get(NONCE_LABEL, ""))
 
@@ -244,7 +257,7 @@ class ContainerLauncher:
         """End what this home still has of a component: there is at most one life."""
         for one in await self._engine.list_ours():
             if one.labels.get(COMPONENT_LABEL) == component:
-                await self._bury(one, 0.0)
+                await self._bury(one)
 
     async def _create(self, order: LaunchOrder, runs: ContainerSpec) -> str:
         while True:
@@ -270,7 +283,7 @@ class ContainerLauncher:
                 f" rename or remove it (docker rm {seen.id[:12]}),"
                 f" or set component.{order.spec.name}.container.name"
             )
-        await self._bury(Listed(id=seen.id, state="running" if seen.running else "exited", labels=labels), 0.0)
+        await self._bury(Listed(id=seen.id, state="running" if seen.running else "exited", labels=labels))
 
     def _ask_create(self, order: LaunchOrder, runs: ContainerSpec, api: APIClient) -> str:
         from docker.utils.ports import build_port_bindings
@@ -432,12 +445,12 @@ class ContainerLauncher:
             for one in await self._engine.wait_listing():
                 if one.labels.get(NONCE_LABEL) in self._disowned:
                     with suppress(EngineUnavailableError):
-                        await self._bury(one, 0.0)
+                        await self._bury(one)
             if trio.current_time() < self._hurry_until:
                 await trio.sleep(HURRY_PERIOD)
                 self._engine.look_again()
 
-    async def _bury(self, one: Listed, grace: float) -> None:
+    async def _bury(self, one: Listed) -> None:
         """End a container of ours, copy its last output, and remove it."""
         if one.id in self._leaving:
             await self._wait_left(one.id)
@@ -445,7 +458,7 @@ class ContainerLauncher:
         self._leaving[one.id] = trio.Event()
         try:
             if one.state in RUNNING:
-                await self._end(one.id, grace)
+                await self._end(one.id)
             log = await self._copy_last(one)
             await self._remove(one.id, log, one.labels.get(NONCE_LABEL, ""))
         finally:
@@ -465,17 +478,14 @@ class ContainerLauncher:
             await self._drain(log, log.run)
         return log
 
-    async def _end(self, container_id: str, grace: float) -> None:
-        """SIGTERM, the grace, SIGKILL."""
-        for signal, limit in (("SIGTERM", grace), ("SIGKILL", END_LIMIT)):
-            if limit > 0:
-                # Refused where it is over, or not paused: what follows tells.
-                with suppress(EngineRefusedError):
-                    await self._engine.call(partial(_kill, container_id, signal))
-                with suppress(EngineRefusedError):
-                    await self._engine.call(lambda api: api.unpause(container_id))
-                with trio.move_on_after(limit):
-                    await self._wait_ended(container_id)
+    async def _end(self, container_id: str) -> None:
+        # Refused where it is over, or not paused: what follows tells.
+        with suppress(EngineRefusedError):
+            await self._engine.call(lambda api: api.kill(container_id, "SIGKILL"))
+        with suppress(EngineRefusedError):
+            await self._engine.call(lambda api: api.unpause(container_id))
+        with trio.move_on_after(END_LIMIT):
+            await self._wait_ended(container_id)
 
     async def _wait_ended(self, container_id: str) -> None:
         while True:
@@ -500,19 +510,6 @@ def _container(spec: ComponentSpec) -> ContainerSpec:
     if not isinstance(spec.runs, ContainerSpec):
         raise TypeError(f"component {spec.name} is no container")
     return spec.runs
-
-
-def _kill(container_id: str, signal: str, api: APIClient) -> None:
-    api.kill(container_id, signal)
-
-
-def _stray(one: Listed) -> Stray:
-    life = one.labels.get(LIFE_LABEL, "")
-    return Stray(
-        component=one.labels.get(COMPONENT_LABEL, ""),
-        life=int(life) if life.isdigit() else None,
-        container_id=one.id,
-    )
 
 
 def _instant(at: str) -> float:

@@ -59,7 +59,7 @@ class ContainersOnDemand:
         return await (await self._launcher()).adopt(order, identity)
 
     async def end_strays(self, keep: Collection[str]) -> tuple[Stray, ...]:
-        """End the containers of this home that no nonce in ``keep`` claims."""
+        """End and remove the containers of this home that neither a nonce in ``keep`` nor this daemon claims."""
         return await (await self._launcher()).end_strays(frozenset(keep))
 
     async def wait_removed(self) -> None:
