@@ -439,6 +439,26 @@ async def test_life_that_ended_unwatched_tells_its_exit_and_its_output_and_is_re
     assert yard.ours() == []
 
 
+async def test_container_that_was_started_anew_unwatched_is_no_more_that_life_and_is_ended(yard: Yard) -> None:
+    order = yard.order()
+    identity = (await yard.launcher.launch(order)).identity
+    if identity.pid is None:
+        return  # the engine is on another host
+    _, launcher = make_launcher(yard.host, yard.folder)
+    yard.api.restart(identity.container_id, timeout=0)
+    async with trio.open_nursery() as tasks:
+        await tasks.start(launcher.serve)
+        remains = await launcher.adopt(order, identity)
+        assert remains is not None
+        assert not remains.is_alive()
+        with trio.fail_after(10):
+            assert await remains.wait_exit() == ExitStatus()
+            await remains.kill()
+            await remains.release()
+        tasks.cancel_scope.cancel()
+    assert yard.ours() == []
+
+
 async def test_life_that_is_made_while_strays_are_ended_is_none(yard: Yard) -> None:
     strays: list[Stray] = []
 

@@ -180,7 +180,7 @@ class ContainerLauncher:
         """The life of the container that ``identity`` names, if its labels say the same.
 
         One that ended while no daemon ran is a life too: it knows its exit, has output to be copied, and is
-        removed when it is released.
+        removed when it is released. So is one that somebody stopped and started anew: it is over, and runs.
 
         Raises:
             EngineUnavailableError: it cannot be told now.
@@ -189,9 +189,9 @@ class ContainerLauncher:
         if seen is None or seen.labels.get(COMPONENT_LABEL) != order.spec.name:
             return None
         local = await self._prove_local(seen)
-        if identity.pid is not None and local is not None and local[0] != identity.pid:
-            return None  # somebody stopped it and started it anew
         life = self._attend(order, seen, local)
+        if identity.pid is not None and local is not None and local[0] != identity.pid:
+            life.renounce()
         # The wall clock is all that the engine tells.
         life.backdate(max(0.0, time.time() - _instant(seen.started_at)))
         return life

@@ -153,6 +153,11 @@ class ContainerLife:
         """Note that the container has been running for so long already."""
         self._born = trio.current_time() - seconds
 
+    def renounce(self) -> None:
+        """Note that somebody started the container anew while nobody watched: this life is over, and what
+        runs in its container is to be ended."""
+        self._exit = ExitStatus()
+
     async def wait_exit(self) -> ExitStatus:
         """Wait until the container is not running, is gone, or was started anew by somebody else."""
         while True:
