@@ -34,6 +34,7 @@ ALLOWED = {
         "stigmerd.control.protocol",
         "stigmerd.adapters.processes.cgroup",
         "stigmerd.adapters.containers.address",
+        "stigmerd.adapters.containers.labels",
         "stigmerd.adapters.disk.home",
         "stigmerd.adapters.disk.store",
         "stigmerd.adapters.processes.identity",

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 import pytest
+import trio
 from msgspec.structs import replace
+from trio.testing import MockClock
 
+from stigmerd.adapters.containers.container import Stray
 from stigmerd.adapters.disk.home import Home
 from stigmerd.adapters.disk.state import Loaded
 from stigmerd.adapters.processes import identity
 from stigmerd.core.lifecycle import Phase, State
 from stigmerd.core.record import ComponentRecord, DaemonRecord, Identity
-from stigmerd.core.spec import ComponentSpec, ProcessSpec
+from stigmerd.core.spec import ComponentSpec, ContainerSpec, ProcessSpec
 from stigmerd.daemon.start import StartError
 from stigmerd.daemon.succession import Beginning, Succession
 from stigmerd.engine.board import View
+from stigmerd.engine.journal import Journal
+from stigmerd.engine.ports import EngineUnavailableError
 from stigmerd.engine.restore import to_record
-from tests.engine.fakes import BOOT_ID, component
+from tests.engine.fakes import BOOT_ID, FakeWorld, component
 
 WEB = component()
 OTHER_WEB = component(runs=ProcessSpec(argv=("web", "--new"), cwd="/"))
@@ -32,6 +37,11 @@ class StoppedClock:
 
     def boot(self) -> float:
         return 0.0
+
+
+@pytest.fixture
+def world() -> FakeWorld:
+    return FakeWorld()
 
 
 @pytest.fixture
@@ -126,6 +136,64 @@ def test_another_configuration_is_refused_while_something_of_the_last_one_lives(
 
 def test_another_configuration_is_fine_once_nothing_of_the_last_one_lives() -> None:
     after(record()).refuse_other_config("/b.toml", is_given=True)
+
+
+def boxed(name: str = "box") -> ComponentSpec:
+    """A component that is a container."""
+    return component(name, runs=ContainerSpec(image="box", name=name))
+
+
+class Containers:
+    """An engine that is away ``absences`` times, and has the container of a life 2-def then."""
+
+    def __init__(self, absences: int = 0) -> None:
+        self.absences = absences
+        self.kept: list[set[str]] = []
+
+    async def end_strays(self, keep: Collection[str]) -> tuple[Stray, ...]:
+        await trio.lowlevel.checkpoint()
+        self.kept.append(set(keep))
+        if len(self.kept) <= self.absences:
+            raise EngineUnavailableError("no Docker Engine answers")
+        return (Stray(component="box", container_id="c0ffee" * 10, gone=True),)
+
+
+BOX = Identity(nonce="2-def", boot_id=BOOT_ID, container_id="c0ffee" * 10)
+
+
+async def test_daemon_without_containers_asks_no_engine(world: FakeWorld) -> None:
+    containers, journal = Containers(), Journal(world.events, world.clock)
+    removed = record(component("gone"), life=Identity(nonce="1-abc", boot_id=BOOT_ID, pid=2**22))
+    disabled = component("box", runs=boxed().runs, enabled=False)
+    await after(record(), removed).end_stray_containers(specs(WEB, disabled), containers, journal)
+    assert containers.kept == []
+
+
+async def test_container_of_a_removed_component_is_ended_once_there_is_an_engine(
+    world: FakeWorld, autojump_clock: MockClock
+) -> None:
+    containers, journal = Containers(absences=2), Journal(world.events, world.clock)
+    await after(record(), record(boxed(), life=BOX)).end_stray_containers(specs(WEB), containers, journal)
+    assert containers.kept == [set(), set(), set()]
+    (entry,) = world.events.entries
+    assert (entry.event, entry.component, entry.message) == (
+        "orphan_removed",
+        "box",
+        "container c0ffeec0ffee ended and removed",
+    )
+
+
+@pytest.mark.parametrize(
+    ("now", "claimed"),
+    [(boxed(), {"2-def"}), (component("box"), set())],
+    ids=["still a container", "a process by now"],
+)
+async def test_container_is_claimed_by_a_component_that_is_one(
+    world: FakeWorld, now: ComponentSpec, claimed: set[str]
+) -> None:
+    containers, journal = Containers(), Journal(world.events, world.clock)
+    await after(record(boxed(), life=BOX)).end_stray_containers(specs(now), containers, journal)
+    assert containers.kept == [claimed]
 
 
 async def test_second_daemon_is_refused_while_the_first_lives_though_its_lock_was_removed(life: Identity) -> None:

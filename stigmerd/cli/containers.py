@@ -9,19 +9,25 @@ from __future__ import annotations
 import json
 import os
 import socket
+import time
 from http.client import HTTPConnection, HTTPException
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from stigmerd.adapters.containers.address import find_engine
+from stigmerd.adapters.containers.labels import HOME_LABEL, NONCE_LABEL
 from stigmerd.adapters.disk.home import Home
 from stigmerd.core.record import Identity
+from stigmerd.core.spec import StopPolicy
 from stigmerd.engine.ports import EngineUnavailableError
 
 ANSWER_TIMEOUT = 2.0
-"""Seconds for an answer, besides the grace of a stop."""
+"""Seconds for an answer."""
 
-HOME_LABEL = "stigmerd.home"
-NONCE_LABEL = "stigmerd.nonce"
+END_LIMIT = 5.0
+"""Seconds that a container may take to be over after SIGKILL."""
+
+GLANCE = 0.1
+"""Seconds between two looks at a container that is about to end."""
 
 
 class _UnixConnection(HTTPConnection):
@@ -45,9 +51,10 @@ def is_running(home: Home, identity: Identity) -> bool | None:
         return None
 
 
-def stop(home: Home, identity: Identity, grace: float) -> bool:
+def stop(home: Home, identity: Identity, policy: StopPolicy) -> bool:
     """Stop the container of this life if it runs, and tell whether there was one to stop.
 
+    It gets its component's stop signal, which the engine's own stop knows nothing of, and SIGKILL after the grace.
     It is not removed: its last output is still in it, for the next daemon to put into the log.
 
     Raises:
@@ -55,12 +62,14 @@ def stop(home: Home, identity: Identity, grace: float) -> bool:
     """
     if not _is_ours_and_runs(home, identity):
         return False
-    path = f"/containers/{identity.container_id}/stop?t={round(grace)}"
-    code, _ = _ask("POST", path, timeout=grace + 5 + ANSWER_TIMEOUT)
-    if code not in {204, 304, 404}:
-        advice = f"docker stop {identity.container_id}"
-        raise EngineUnavailableError(f"the Docker Engine did not stop it (HTTP {code}): {advice}")
-    return True
+    code = 0
+    for signal, limit in ((policy.signal, policy.grace), ("SIGKILL", END_LIMIT)):
+        if limit > 0:
+            code = _send(identity, signal)
+            if _wait_ended(home, identity, limit):
+                return True
+    advice = f"docker kill {identity.container_id}"
+    raise EngineUnavailableError(f"the Docker Engine did not stop it (HTTP {code}): {advice}")
 
 
 def engine_version() -> str:
@@ -74,6 +83,25 @@ def engine_version() -> str:
         return str(json.loads(body)["Version"])
     except (ValueError, KeyError, TypeError) as exc:
         raise EngineUnavailableError(f"what answers there is no Docker Engine (HTTP {code})") from exc
+
+
+def _send(identity: Identity, signal: str) -> int:
+    """Send a signal, and tell the engine's word for how that went: what it refuses is seen by looking."""
+    container = f"/containers/{identity.container_id}"
+    # The engine answers a SIGKILL once the container is over.
+    code, _ = _ask("POST", f"{container}/kill?signal={quote(signal)}", timeout=END_LIMIT + ANSWER_TIMEOUT)
+    # A frozen process gets its signals when it thaws; one that is not frozen is no error here.
+    _ask("POST", f"{container}/unpause", timeout=ANSWER_TIMEOUT)
+    return code
+
+
+def _wait_ended(home: Home, identity: Identity, limit: float) -> bool:
+    deadline = time.monotonic() + limit
+    while _is_ours_and_runs(home, identity):
+        if time.monotonic() >= deadline:
+            return False
+        time.sleep(GLANCE)
+    return True
 
 
 def _is_ours_and_runs(home: Home, identity: Identity) -> bool:

@@ -148,7 +148,7 @@ def _end_container(place: Home, record: ComponentRecord, policy: StopPolicy) -> 
 
     assert record.identity is not None
     try:
-        if not stop_container(place, record.identity, policy.grace):
+        if not stop_container(place, record.identity, policy):
             return None
     except EngineUnavailableError as exc:
         said = f"{record.name} may still run in its container {record.identity.container_id}: {exc}"

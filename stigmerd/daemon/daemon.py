@@ -141,11 +141,11 @@ class Daemon:
 
     async def _assemble(self, nursery: trio.Nursery) -> Parts:
         start, succession = self._start, self._succession
-        containers = self._make_containers(nursery)
+        ports = PortWatch()
+        containers = self._make_containers(nursery, ports)
         configuration = Configuration(start, start.config or succession.config, containers.has_image)
         await self._read(configuration)
         specs = configuration.stack.components
-        ports = PortWatch()
         processes = self._make_processes(ports)
         events = EventFiles(start.home, floor=succession.left.last_seq)
         world = World(
@@ -188,7 +188,7 @@ class Daemon:
         self._succession.refuse_other_config(stack.source, is_given=self._start.config is not None)
         configuration.put_in_force(stack)
 
-    def _make_containers(self, nursery: trio.Nursery) -> ContainersOnDemand:
+    def _make_containers(self, nursery: trio.Nursery, ports: PortWatch) -> ContainersOnDemand:
         home = self._start.home
         return ContainersOnDemand(
             nursery,
@@ -197,6 +197,7 @@ class Daemon:
             environment=self._start.environment,
             open_log=self._logs.open_for_child,
             places=Path(home.state, "streams"),
+            port_watch=ports,
         )
 
     def _make_processes(self, ports: PortWatch) -> ProcessLauncher:
@@ -231,8 +232,9 @@ class Daemon:
         journal.record("daemon_started", pid=os.getpid(), version=__version__)
         for problem in succession.left.problems:
             log.warning("%s", problem)
-        await succession.end_strays(specs, parts.processes, journal, self._state)
+        await succession.end_strays(specs, parts.processes, journal)
         succession.tell_lost_exits(specs, parts.events, journal, self._state, self._logs)
+        nursery.start_soon(self._end_stray_containers, parts)
         nursery.start_soon(parts.processes.serve)
         await nursery.start(supervisor.run)
         # From here on the records of the components are this daemon's: whatever they say is to go on.
@@ -243,6 +245,12 @@ class Daemon:
         nursery.start_soon(succession.begin, supervisor)
         with trio.move_on_after(PROOF_BOUND):
             await supervisor.wait_proven()
+
+    async def _end_stray_containers(self, parts: Parts) -> None:
+        """Beside everything else: an engine that is absent or hung must not hold up the start."""
+        succession, supervisor = self._succession, parts.supervisor
+        await succession.end_stray_containers(supervisor.specs, parts.containers, supervisor.journal)
+        succession.forget_removed(supervisor.specs, self._state)
 
     def _checkpoint(self, legacy: Legacy) -> None:
         legacy.checkpoint()

@@ -7,8 +7,10 @@ of it. How a single component goes on is the engine's business.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Set
 from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Protocol
 
 import trio
 
@@ -19,19 +21,35 @@ from stigmerd.adapters.processes.process import ProcessLauncher
 from stigmerd.core.event import Entry
 from stigmerd.core.exit_status import ExitStatus
 from stigmerd.core.record import ComponentRecord, DaemonRecord
-from stigmerd.core.spec import ComponentSpec
+from stigmerd.core.spec import ComponentSpec, ContainerSpec
 from stigmerd.daemon.start import StartError
 from stigmerd.engine.board import View
+from stigmerd.engine.gate import ENGINE_PERIOD
 from stigmerd.engine.journal import Journal
-from stigmerd.engine.ports import Clock, EventStore, Logs
+from stigmerd.engine.ports import Clock, EngineUnavailableError, EventStore, Logs
 from stigmerd.engine.restore import DIED_IN_SPAWN, is_to_return, restored_view, untold_end
 from stigmerd.engine.supervisor import Supervisor
 from stigmerd.engine.telling import Teller
+
+if TYPE_CHECKING:
+    from stigmerd.adapters.containers.container import Stray
 
 END_LOOKS, END_PAUSE = 20, 0.05
 """How often, and seconds apart, to look for the end of a daemon that is killed and has lost its lock already."""
 
 Specs = Mapping[str, ComponentSpec]
+
+
+class Containers(Protocol):
+    """Whoever can end the containers of this home."""
+
+    async def end_strays(self, keep: Collection[str]) -> tuple[Stray, ...]:
+        """End and remove those that neither a nonce in ``keep`` nor this daemon claims.
+
+        Raises:
+            EngineUnavailableError: the engine cannot be asked now.
+        """
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,8 +134,8 @@ class Succession:
             for name, record in self.records(specs).items()
         }
 
-    async def end_strays(self, specs: Specs, processes: ProcessLauncher, journal: Journal, state: StateFiles) -> None:
-        """End what belongs to this home and what no record claims."""
+    async def end_strays(self, specs: Specs, processes: ProcessLauncher, journal: Journal) -> None:
+        """End the processes that belong to this home and that no record claims."""
         identities = [record.identity for record in self.records(specs).values()]
         # An intent to spawn claims nothing: what came of it cannot be proven, and is ended here.
         claimed = {one.nonce for one in identities if one is not None and (one.pid or one.container_id)}
@@ -127,6 +145,35 @@ class Succession:
             journal.record(
                 "orphan_removed", component=stray.component, message=f"pid {pids} {end}", pids=list(stray.pids)
             )
+
+    async def end_stray_containers(self, specs: Specs, containers: Containers, journal: Journal) -> None:
+        """The same for containers, however long it takes until there is an engine that can do it.
+
+        No engine is asked where neither this stack nor what the last daemon left has to do with containers.
+        """
+        claimed = {
+            record.identity.nonce
+            for name, record in self.records(specs).items()
+            if isinstance(specs[name].runs, ContainerSpec) and record.identity and record.identity.container_id
+        }
+        if not (_has_containers(specs) or self._left_containers(claimed)):
+            return
+        for stray in await _insist(partial(containers.end_strays, claimed)):
+            end = "ended and removed" if stray.gone else "cannot be removed yet"
+            journal.record(
+                "orphan_removed",
+                component=stray.component,
+                message=f"container {stray.container_id[:12]} {end}",
+                container=stray.container_id,
+            )
+
+    def _left_containers(self, claimed: Set[str]) -> bool:
+        identities = [r.identity for r in self.left.components.values() if r.shown.kind == "container"]
+        return any(one is not None and one.nonce not in claimed for one in identities)
+
+    def forget_removed(self, specs: Specs, state: StateFiles) -> None:
+        """Drop what is known of components that are not in the configuration any more. To be called once
+        nothing of them is left: a daemon that dies before has to leave word of it to the next."""
         for name in self.left.components:
             if name not in specs:
                 state.forget(name)
@@ -173,6 +220,18 @@ class Succession:
         reason = "reload" if self.goes_on else None
         await supervisor.begin(plan.starting, reason, resuming=plan.stopping)
         await supervisor.begin(plan.returning - plan.starting, None, resuming=plan.returning)
+
+
+def _has_containers(specs: Specs) -> bool:
+    return any(spec.enabled and isinstance(spec.runs, ContainerSpec) for spec in specs.values())
+
+
+async def _insist(end_strays: Callable[[], Awaitable[tuple[Stray, ...]]]) -> tuple[Stray, ...]:
+    while True:
+        try:
+            return await end_strays()
+        except EngineUnavailableError:
+            await trio.sleep(ENGINE_PERIOD)
 
 
 def _told_by_life(entries: Iterable[Entry]) -> dict[tuple[str, int], Set[str]]:

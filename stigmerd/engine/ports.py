@@ -170,7 +170,10 @@ class Launcher(Protocol):
         ...
 
     async def adopt(self, order: LaunchOrder, identity: Identity) -> Life | None:
-        """The life that ``identity`` names, if it is provably that one; None if it is over or unprovable."""
+        """The life that ``identity`` names, if it is provably that one; None if it is gone or unprovable.
+
+        One that is over, and whose end nobody has seen to yet, is there to tell how it ended.
+        """
         ...
 
 

@@ -13,9 +13,11 @@ from typing import Any
 import docker
 import trio
 
-from stigmerd.adapters.containers.container import NONCE_LABEL, ContainerLauncher
+from stigmerd.adapters.containers.container import ContainerLauncher
 from stigmerd.adapters.containers.engine import DockerEngine
+from stigmerd.adapters.containers.labels import NONCE_LABEL
 from stigmerd.adapters.containers.life import ContainerLife
+from stigmerd.adapters.ports import PortWatch
 from stigmerd.core.spec import ComponentSpec, ContainerSpec
 from stigmerd.engine.ports import LaunchOrder
 from tests.docker import IMAGE
@@ -100,6 +102,7 @@ def make_launcher(host: str, folder: Path, **environment: str) -> tuple[DockerEn
         environment=variables,
         open_log=open_log(folder),
         places=folder / "places",
+        port_watch=PortWatch(),
     )
     return engine, launcher
 

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import os
+import socket
+import threading
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import trio
 
+from stigmerd.adapters.containers import tree
 from stigmerd.adapters.containers.container import Stray
+from stigmerd.adapters.containers.exec import KILL_LIMIT
 from stigmerd.adapters.containers.life import ContainerLife, Seen, inspect
 from stigmerd.core.exit_status import ExitStatus
 from stigmerd.core.record import Identity
@@ -198,6 +204,7 @@ async def test_usage_is_the_engines_word_where_it_is_on_another_host(yard: Yard)
         await look(yard, life),
         Identity(nonce=life.identity.nonce, boot_id="boot", container_id=container_id(life)),
         log=life.log,
+        tree=None,
         farewell=ContainerLife.release,
     )
     assert (await distant.usage()).cpu_percent is None
@@ -281,6 +288,42 @@ async def test_cancelled_command_leaves_nothing_behind(yard: Yard) -> None:
     assert await life.members() == before
 
 
+async def test_process_that_cannot_be_looked_at_stops_no_other_task(
+    yard: Yard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    life = await yard.launch()
+    if life.identity.pid is None:
+        return  # the engine is on another host
+    with hung_environment(life.identity.pid, tmp_path / "proc") as procfs:
+        monkeypatch.setattr(tree, "PROC", procfs)
+        cut = trio.current_time() + 0.3
+        async with trio.open_nursery() as tasks:
+            tasks.start_soon(run_until, cut, life, "/bin/sleep", "500")
+            await trio.sleep_until(cut + 0.2)
+            assert trio.current_time() < cut + 0.8
+        assert trio.current_time() < cut + KILL_LIMIT + 0.5
+
+
+async def run_until(deadline: float, life: ContainerLife, *command: str) -> None:
+    with trio.CancelScope(deadline=deadline):
+        await life.run(command)
+
+
+@contextmanager
+def hung_environment(pid: int, procfs: Path) -> Iterator[Path]:
+    """A procfs in which the environment of one process cannot be read for a while, and no other is."""
+    shown = procfs / str(pid)
+    shown.mkdir(parents=True)
+    for name in ("cgroup", "stat", "status"):
+        (shown / name).symlink_to(f"/proc/{pid}/{name}")
+    environment = shown / "environ"
+    os.mkfifo(environment)
+    release = threading.Timer(3.0, lambda: os.close(os.open(environment, os.O_RDWR | os.O_NONBLOCK)))
+    release.start()
+    yield procfs
+    release.join()
+
+
 # Launching.
 
 
@@ -334,6 +377,16 @@ async def test_gate_is_open_when_the_engine_answers(yard: Yard) -> None:
     assert await yard.launcher.check_gate(yard.order(pull="missing").spec) is None
 
 
+async def test_gate_is_shut_while_a_stranger_listens_on_a_port(yard: Yard) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        spec = replace(yard.order().spec, ports=(port,))
+        shut = await yard.launcher.check_gate(spec)
+        assert shut is not None
+        assert (shut.reason, shut.message.partition(" (")[0]) == ("port", f"port {port} is taken by pid {os.getpid()}")
+    assert await yard.launcher.check_gate(spec) is None
+
+
 # After the death of a daemon.
 
 
@@ -366,12 +419,60 @@ async def test_nothing_that_is_not_provably_that_life_is_adopted(yard: Yard) -> 
     assert await yard.launcher.adopt(other, identity) is None
 
 
-async def test_exit_of_a_life_found_dead_is_exact(yard: Yard) -> None:
-    order = yard.order("/bin/sh", "-c", "exit 9")
-    life = await yard.launcher.launch(order)
-    await life.wait_exit()
-    assert await yard.launcher.adopt(order, life.identity) is None
-    assert await yard.launcher.inspect_exit(life.identity) == ExitStatus(code=9, oom=False)
+async def test_life_that_ended_unwatched_tells_its_exit_and_its_output_and_is_removed(yard: Yard) -> None:
+    order = yard.order("/bin/sh", "-c", "echo first; sleep 0.5; echo last; exit 9")
+    async with trio.open_nursery() as tasks:
+        _, launcher = make_launcher(yard.host, yard.folder)
+        await tasks.start(launcher.serve)
+        identity = (await launcher.launch(order)).identity
+        await until(yard.log)
+        tasks.cancel_scope.cancel()
+    await until(lambda: not yard.api.inspect_container(identity.container_id)["State"]["Running"])
+    remains = await yard.launcher.adopt(order, identity)
+    assert remains is not None
+    assert not remains.is_alive()
+    with trio.fail_after(5):
+        assert await remains.wait_exit() == ExitStatus(code=9, oom=False)
+        await remains.kill()
+        await remains.release()
+    assert yard.log() == "first\nlast\n"
+    assert yard.ours() == []
+
+
+async def test_container_that_was_started_anew_unwatched_is_no_more_that_life_and_is_ended(yard: Yard) -> None:
+    order = yard.order()
+    identity = (await yard.launcher.launch(order)).identity
+    if identity.pid is None:
+        return  # the engine is on another host
+    _, launcher = make_launcher(yard.host, yard.folder)
+    yard.api.restart(identity.container_id, timeout=0)
+    async with trio.open_nursery() as tasks:
+        await tasks.start(launcher.serve)
+        remains = await launcher.adopt(order, identity)
+        assert remains is not None
+        assert not remains.is_alive()
+        with trio.fail_after(10):
+            assert await remains.wait_exit() == ExitStatus()
+            await remains.kill()
+            await remains.release()
+        tasks.cancel_scope.cancel()
+    assert yard.ours() == []
+
+
+async def test_life_that_is_made_while_strays_are_ended_is_none(yard: Yard) -> None:
+    strays: list[Stray] = []
+
+    async def end_strays() -> None:
+        while True:
+            strays.extend(await yard.launcher.end_strays(frozenset()))
+
+    async with trio.open_nursery() as tasks:
+        tasks.start_soon(end_strays)
+        life = await yard.launch()
+        await trio.sleep(0.2)
+        tasks.cancel_scope.cancel()
+    assert life.is_alive()
+    assert strays == []
 
 
 async def test_strays_are_ended_and_their_output_is_kept(yard: Yard, tmp_path: Path) -> None:
@@ -381,8 +482,8 @@ async def test_strays_are_ended_and_their_output_is_kept(yard: Yard, tmp_path: P
     async with trio.open_nursery() as tasks:
         await tasks.start(launcher.serve)
         with trio.fail_after(15):
-            strays = await launcher.end_strays(frozenset(), grace=0.2)
+            strays = await launcher.end_strays(frozenset())
         tasks.cancel_scope.cancel()
-    assert strays == (Stray(component="c", life=1, container_id=container_id(kept)),)
+    assert strays == (Stray(component="c", container_id=container_id(kept), gone=True),)
     assert yard.ours() == []
     assert yard.log() == "kept\n"

@@ -166,6 +166,50 @@ def test_output_is_complete_across_deaths_of_the_daemon(home: Stack) -> None:
     assert lines == [f"line {number}" for number in range(2000)]
 
 
+def test_job_that_is_done_while_no_daemon_runs_is_completed_and_not_run_again(
+    home: Stack, api: docker.APIClient
+) -> None:
+    home.configure(
+        f"""
+        [component.boxed]
+        restart = {{ policy = "on-failure" }}
+        [component.boxed.container]
+        image = "{IMAGE}"
+        name = "boxed"
+        network = "host"
+        command = ["/bin/sh", "-c", "sleep 3; echo done"]
+        """
+    )
+    home.start()
+    container = wait_life(home, 1)
+    home.kill()
+    wait_until(lambda: not api.inspect_container(container)["State"]["Running"], ENGINE_LIMIT)
+    home.start()
+    boxed = home.wait_state("boxed", "completed")
+    assert (boxed["life"], boxed["last_exit"]["code"], exits(home)) == (1, 0, [1])
+    wait_until(lambda: of_home(api, home.home) == [], ENGINE_LIMIT)
+    assert "done\n" in (home.home / "logs" / "boxed.log").read_text()
+
+
+def test_container_whose_component_was_removed_while_no_daemon_ran_is_ended(home: Stack, api: docker.APIClient) -> None:
+    configure(home)
+    home.start()
+    container = wait_life(home, 1)
+    home.kill()
+    home.configure('[component.local]\ncommand = "sleep 1000"')
+    home.start()
+
+    def removed() -> list[str]:
+        # A daemon that is root finds the container's processes first, and tells of them by their pids.
+        told = [entry for entry in home.events("boxed") if entry["event"] == "orphan_removed"]
+        return [entry["container"] for entry in told if "container" in entry]
+
+    wait_until(lambda: removed() == [container], ENGINE_LIMIT)
+    assert of_home(api, home.home) == []
+    assert exits(home) == [1]
+    assert home.component("local")["life"] == 1
+
+
 def test_container_of_somebody_else_keeps_its_name_and_its_life(home: Stack, api: docker.APIClient) -> None:
     foreign = api.create_container(IMAGE, ["/bin/sleep", "1000"], name="taken")["Id"]
     api.start(foreign)

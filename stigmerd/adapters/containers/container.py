@@ -20,32 +20,31 @@ from typing import TYPE_CHECKING
 import trio
 
 from stigmerd.adapters.containers.client import EngineRefusedError
-from stigmerd.adapters.containers.engine import HOME_LABEL, DockerEngine, Listed
+from stigmerd.adapters.containers.engine import DockerEngine, Listed
 from stigmerd.adapters.containers.image import Pulls
+from stigmerd.adapters.containers.labels import (
+    COMPONENT_LABEL,
+    DEFINITION_LABEL,
+    HOME_LABEL,
+    LIFE_LABEL,
+    NONCE_LABEL,
+)
 from stigmerd.adapters.containers.life import ContainerLife, Seen, inspect
 from stigmerd.adapters.containers.log import ContainerLog
-from stigmerd.adapters.containers.tree import prove_local
-from stigmerd.core.exit_status import ExitStatus
+from stigmerd.adapters.containers.tree import Tree, prove_local
+from stigmerd.adapters.processes.reserve import Reserve
 from stigmerd.core.record import Identity
 from stigmerd.core.spec import NAME_PATTERN, ComponentSpec, ContainerSpec
-from stigmerd.engine.ports import EngineUnavailableError, LaunchOrder, Life, Shut, SpawnFailedError
+from stigmerd.engine.ports import EngineUnavailableError, LaunchOrder, Life, PortWatch, Shut, SpawnFailedError
 
 if TYPE_CHECKING:
     from docker import APIClient
-
-COMPONENT_LABEL = "stigmerd.component"
-LIFE_LABEL = "stigmerd.life"
-NONCE_LABEL = "stigmerd.nonce"
-DEFINITION_LABEL = "stigmerd.definition"
 
 DRAIN_LIMIT = 5.0
 """Seconds without progress after which the last output of a dead container is given up."""
 
 END_LIMIT = 5.0
 """Seconds that a container may take to be over after SIGKILL, before it is removed by force."""
-
-STRAY_GRACE = 10.0
-"""Seconds from SIGTERM to SIGKILL for a container that no record claims."""
 
 GLANCE = 0.1
 """Seconds between two looks at a container that is about to end."""
@@ -56,16 +55,19 @@ DISOWNED_LIMIT = 256
 HURRY, HURRY_PERIOD = 10.0, 0.5
 """Seconds after a life was given up in which its container is looked for more often, and how often."""
 
+PROOFS_AT_ONCE = 8
+"""Threads that look whether a container's init is a process of this host: one may hang in the kernel."""
+
 RUNNING = frozenset({"running", "paused", "restarting"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stray:
-    """A container of this home that no record claims, and that was removed."""
+    """A container of this home that no record claims. Where it is not ``gone``, it is removed later."""
 
     component: str
-    life: int | None
     container_id: str
+    gone: bool
 
 
 class Attendance:
@@ -93,21 +95,31 @@ class ContainerLauncher:
         environment: Mapping[str, str],
         open_log: Callable[[str], int],
         places: Path,
+        port_watch: PortWatch,
     ) -> None:
         self._engine = engine
         self._boot_id = boot_id
         self._environment = environment
         self._open_log = open_log
         self._places = places
+        self._port_watch = port_watch
         self._pulls = Pulls(engine)
+        self._reserve = Reserve()
+        self._proving = trio.CapacityLimiter(PROOFS_AT_ONCE)
         self._tasks: trio.Nursery | None = None
         self._leaving: dict[str, trio.Event] = {}
         self._attendances: dict[str, Attendance] = {}
+        self._launching: set[str] = set()
+        """The nonces of the lives that are on their way."""
         self._disowned: dict[str, None] = {}
         self._hurry_until = 0.0
 
     async def serve(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Watch the engine, copy output and remove what was given up, until cancelled."""
+        with self._reserve:
+            await self._serve(task_status)
+
+    async def _serve(self, task_status: trio.TaskStatus[None]) -> None:
         try:
             async with trio.open_nursery() as tasks:
                 await tasks.start(self._engine.serve)
@@ -126,7 +138,9 @@ class ContainerLauncher:
     # The port.
 
     async def check_gate(self, spec: ComponentSpec) -> Shut | None:
-        """Look whether the engine answers and the image is there; start to pull it where asked."""
+        """Look whether the ports are free, the engine answers and the image is there; pull it where asked."""
+        if spec.ports and (stranger := await self._port_watch.strangers(spec.ports, frozenset())) is not None:
+            return Shut(reason="port", message=stranger)
         runs = _container(spec)
         try:
             if runs.pull == "never" or await self.has_image(runs.image):
@@ -146,6 +160,7 @@ class ContainerLauncher:
         """Create and start a container, after ending what is left of the component's earlier ones."""
         runs = _container(order.spec)
         arrived = False
+        self._launching.add(order.nonce)
         try:
             await self._end_namesakes(order.spec.name)
             container_id = await self._create(order, runs)
@@ -153,55 +168,60 @@ class ContainerLauncher:
             seen = await inspect(self._engine, container_id)
             if seen is None:
                 raise SpawnFailedError(f"container {runs.name} was removed while it was started")
-            life = self._attend(order, seen)
+            life = self._attend(order, seen, await self._prove_local(seen))
             arrived = True
             return life
         finally:
+            self._launching.discard(order.nonce)
             if not arrived:
                 self._disown(order.nonce)
 
     async def adopt(self, order: LaunchOrder, identity: Identity) -> Life | None:
-        """The life of the container that ``identity`` names, if it runs and its labels say the same.
+        """The life of the container that ``identity`` names, if its labels say the same.
+
+        One that ended while no daemon ran is a life too: it knows its exit, has output to be copied, and is
+        removed when it is released. So is one that somebody stopped and started anew: it is over, and runs.
 
         Raises:
             EngineUnavailableError: it cannot be told now.
         """
         seen = await self._inspect_ours(identity)
-        if seen is None or not seen.running or seen.labels.get(COMPONENT_LABEL) != order.spec.name:
+        if seen is None or seen.labels.get(COMPONENT_LABEL) != order.spec.name:
             return None
-        local = prove_local(seen.pid, seen.id)
+        local = await self._prove_local(seen)
+        life = self._attend(order, seen, local)
         if identity.pid is not None and local is not None and local[0] != identity.pid:
-            return None  # somebody stopped it and started it anew
-        life = self._attend(order, seen)
+            life.renounce()
         # The wall clock is all that the engine tells.
         life.backdate(max(0.0, time.time() - _instant(seen.started_at)))
         return life
 
-    async def inspect_exit(self, identity: Identity) -> ExitStatus | None:
-        """How the container of a life that was found dead has ended; None where nobody knows.
+    async def end_strays(self, keep: Collection[str]) -> tuple[Stray, ...]:
+        """End and remove this home's containers, but for the lives with these nonces and those made here.
 
-        Raises:
-            EngineUnavailableError: it cannot be told now.
-        """
-        seen = await self._inspect_ours(identity)
-        if seen is None or seen.running:
-            return None
-        return ExitStatus(code=seen.exit_code, oom=seen.oom)
-
-    async def end_strays(self, keep: Collection[str], *, grace: float = STRAY_GRACE) -> tuple[Stray, ...]:
-        """End and remove this home's containers whose life's nonce is not in ``keep``.
-
-        Their last output goes into their component's log first.
+        Their last output goes into their component's log first. May be called while lives are launched.
 
         Raises:
             EngineUnavailableError: the engine cannot be asked now. Where it goes away in between, the
                 rest is ended when it is back.
         """
-        strays = [one for one in await self._engine.list_ours() if one.labels.get(NONCE_LABEL) not in keep]
+        strays = [one for one in await self._engine.list_ours() if not self._is_claimed(one, keep)]
         async with trio.open_nursery() as tasks:
             for stray in strays:
-                tasks.start_soon(self._end_stray, stray, grace)
-        return tuple(_stray(one) for one in strays)
+                tasks.start_soon(self._end_stray, stray)
+        return tuple(
+            Stray(
+                component=one.labels.get(COMPONENT_LABEL, ""),
+                container_id=one.id,
+                gone=one.labels.get(NONCE_LABEL, "") not in self._disowned,
+            )
+            for one in strays
+        )
+
+    def _is_claimed(self, one: Listed, keep: Collection[str]) -> bool:
+        nonce = one.labels.get(NONCE_LABEL, "")
+        is_known = one.id in self._attendances or one.id in self._leaving
+        return is_known or nonce in keep or nonce in self._launching or nonce in self._disowned
 
     async def wait_removed(self) -> None:
         """Wait until every container that is over is removed; not for an engine that is away."""
@@ -211,9 +231,9 @@ class ContainerLauncher:
             else:
                 await self._engine.wait_listing()
 
-    async def _end_stray(self, stray: Listed, grace: float) -> None:
+    async def _end_stray(self, stray: Listed) -> None:
         try:
-            await self._bury(stray, grace)
+            await self._bury(stray)
         except EngineUnavailableError:
             self._disown(stray.labels.get(NONCE_LABEL, ""))
 
@@ -237,7 +257,7 @@ class ContainerLauncher:
         """End what this home still has of a component: there is at most one life."""
         for one in await self._engine.list_ours():
             if one.labels.get(COMPONENT_LABEL) == component:
-                await self._bury(one, 0.0)
+                await self._bury(one)
 
     async def _create(self, order: LaunchOrder, runs: ContainerSpec) -> str:
         while True:
@@ -263,7 +283,7 @@ class ContainerLauncher:
                 f" rename or remove it (docker rm {seen.id[:12]}),"
                 f" or set component.{order.spec.name}.container.name"
             )
-        await self._bury(Listed(id=seen.id, state="running" if seen.running else "exited", labels=labels), 0.0)
+        await self._bury(Listed(id=seen.id, state="running" if seen.running else "exited", labels=labels))
 
     def _ask_create(self, order: LaunchOrder, runs: ContainerSpec, api: APIClient) -> str:
         from docker.utils.ports import build_port_bindings
@@ -330,8 +350,11 @@ class ContainerLauncher:
         except EngineRefusedError as exc:
             raise SpawnFailedError(f"container {runs.name} could not be started: {exc}") from exc
 
-    def _attend(self, order: LaunchOrder, seen: Seen) -> ContainerLife:
-        local = prove_local(seen.pid, seen.id)
+    async def _prove_local(self, seen: Seen) -> tuple[int, int] | None:
+        return await self._reserve.run(partial(prove_local, seen.pid, seen.id), self._proving)
+
+    def _attend(self, order: LaunchOrder, seen: Seen, local: tuple[int, int] | None) -> ContainerLife:
+        """Begin to copy the output of a container and to hear of it. ``local``: its init, if that is of this host."""
         identity = Identity(
             nonce=order.nonce,
             boot_id=self._boot_id,
@@ -340,7 +363,8 @@ class ContainerLauncher:
             container_id=seen.id,
         )
         log = self._log(order.spec.name, seen.id)
-        life = ContainerLife(self._engine, seen, identity, log=log, farewell=self._let_go)
+        tree = Tree(local[0], seen.id, self._reserve) if local else None
+        life = ContainerLife(self._engine, seen, identity, log=log, tree=tree, farewell=self._let_go)
         attendance = self._attendances[seen.id] = Attendance(life)
         self._engine.watch(life.watch)
         self._nursery.start_soon(self._follow, attendance)
@@ -421,12 +445,12 @@ class ContainerLauncher:
             for one in await self._engine.wait_listing():
                 if one.labels.get(NONCE_LABEL) in self._disowned:
                     with suppress(EngineUnavailableError):
-                        await self._bury(one, 0.0)
+                        await self._bury(one)
             if trio.current_time() < self._hurry_until:
                 await trio.sleep(HURRY_PERIOD)
                 self._engine.look_again()
 
-    async def _bury(self, one: Listed, grace: float) -> None:
+    async def _bury(self, one: Listed) -> None:
         """End a container of ours, copy its last output, and remove it."""
         if one.id in self._leaving:
             await self._wait_left(one.id)
@@ -434,7 +458,7 @@ class ContainerLauncher:
         self._leaving[one.id] = trio.Event()
         try:
             if one.state in RUNNING:
-                await self._end(one.id, grace)
+                await self._end(one.id)
             log = await self._copy_last(one)
             await self._remove(one.id, log, one.labels.get(NONCE_LABEL, ""))
         finally:
@@ -454,17 +478,14 @@ class ContainerLauncher:
             await self._drain(log, log.run)
         return log
 
-    async def _end(self, container_id: str, grace: float) -> None:
-        """SIGTERM, the grace, SIGKILL."""
-        for signal, limit in (("SIGTERM", grace), ("SIGKILL", END_LIMIT)):
-            if limit > 0:
-                # Refused where it is over, or not paused: what follows tells.
-                with suppress(EngineRefusedError):
-                    await self._engine.call(partial(_kill, container_id, signal))
-                with suppress(EngineRefusedError):
-                    await self._engine.call(lambda api: api.unpause(container_id))
-                with trio.move_on_after(limit):
-                    await self._wait_ended(container_id)
+    async def _end(self, container_id: str) -> None:
+        # Refused where it is over, or not paused: what follows tells.
+        with suppress(EngineRefusedError):
+            await self._engine.call(lambda api: api.kill(container_id, "SIGKILL"))
+        with suppress(EngineRefusedError):
+            await self._engine.call(lambda api: api.unpause(container_id))
+        with trio.move_on_after(END_LIMIT):
+            await self._wait_ended(container_id)
 
     async def _wait_ended(self, container_id: str) -> None:
         while True:
@@ -489,19 +510,6 @@ def _container(spec: ComponentSpec) -> ContainerSpec:
     if not isinstance(spec.runs, ContainerSpec):
         raise TypeError(f"component {spec.name} is no container")
     return spec.runs
-
-
-def _kill(container_id: str, signal: str, api: APIClient) -> None:
-    api.kill(container_id, signal)
-
-
-def _stray(one: Listed) -> Stray:
-    life = one.labels.get(LIFE_LABEL, "")
-    return Stray(
-        component=one.labels.get(COMPONENT_LABEL, ""),
-        life=int(life) if life.isdigit() else None,
-        container_id=one.id,
-    )
 
 
 def _instant(at: str) -> float:

@@ -28,6 +28,7 @@ from stigmerd.adapters.containers.client import (
     knock,
     translated,
 )
+from stigmerd.adapters.containers.labels import HOME_LABEL
 from stigmerd.engine.ports import EngineUnavailableError
 
 if TYPE_CHECKING:
@@ -41,8 +42,6 @@ CALLS = 8
 
 RELISTEN = 0.5
 """Seconds until a broken event stream is opened anew, for an engine that breaks each at once."""
-
-HOME_LABEL = "stigmerd.home"
 
 HEARD = ("die", "destroy", "pause", "rename", "start", "unpause")
 """The engine's events that say something about a life. Health checks alone make three a second."""

@@ -12,9 +12,8 @@ import trio
 
 from stigmerd.adapters.containers.client import EngineRefusedError, Reading
 from stigmerd.adapters.containers.engine import DockerEngine
-from stigmerd.adapters.containers.tree import cgroup_members, find_marked, kill_member
+from stigmerd.adapters.containers.tree import Tree
 from stigmerd.core.exit_status import ExitStatus
-from stigmerd.core.record import Identity
 from stigmerd.engine.ports import CommandResult, EngineUnavailableError, SpawnFailedError
 
 if TYPE_CHECKING:
@@ -45,9 +44,11 @@ class UnreachableError(SpawnFailedError, EngineUnavailableError):
 
 
 async def run_in_container(
-    engine: DockerEngine, container_id: str, identity: Identity, command: Sequence[str]
+    engine: DockerEngine, container_id: str, tree: Tree | None, command: Sequence[str]
 ) -> CommandResult:
     """Run ``command`` and wait for it. Cancelled, its processes are killed before this returns.
+
+    ``tree`` is the container's, where the engine is on this host.
 
     Raises:
         UnreachableError: the engine cannot be asked.
@@ -56,7 +57,7 @@ async def run_in_container(
     mark = f"{MARK}={secrets.token_hex(8)}"
     try:
         exec_id = await _create_in_time(engine, container_id, tuple(command), mark)
-        tail, code = await _attend(engine, container_id, identity, exec_id, mark)
+        tail, code = await _attend(engine, container_id, tree, exec_id, mark)
     except EngineUnavailableError as exc:
         raise UnreachableError(str(exc)) from exc
     except EngineRefusedError as exc:
@@ -75,7 +76,7 @@ async def _create_in_time(engine: DockerEngine, container_id: str, command: tupl
 
 
 async def _attend(
-    engine: DockerEngine, container_id: str, identity: Identity, exec_id: str, mark: str
+    engine: DockerEngine, container_id: str, tree: Tree | None, exec_id: str, mark: str
 ) -> tuple[bytes, int | None]:
     """Run the prepared command: the last of its output and its exit code."""
     finished = False
@@ -85,9 +86,9 @@ async def _attend(
         finished = True
         return tail, code
     finally:
-        if not finished:
+        if not finished and tree is not None:
             with trio.CancelScope(shield=True, deadline=trio.current_time() + KILL_LIMIT):
-                await _kill(engine, container_id, identity, exec_id, mark)
+                await _kill(engine, container_id, tree, exec_id, mark)
 
 
 def _create(container_id: str, command: tuple[str, ...], mark: str, api: APIClient) -> str:
@@ -112,22 +113,19 @@ async def _wait_code(engine: DockerEngine, exec_id: str) -> int | None:
         await trio.sleep(CODE_PERIOD)
 
 
-async def _kill(engine: DockerEngine, container_id: str, identity: Identity, exec_id: str, mark: str) -> None:
-    """SIGKILL the command's processes until there are none, where the engine is on this host."""
-    init = identity.pid
-    if init is None:
-        return
+async def _kill(engine: DockerEngine, container_id: str, tree: Tree, exec_id: str, mark: str) -> None:
+    """SIGKILL the command's processes until there are none."""
     leader = await _find_leader(engine, exec_id)
     dying = frozenset[int]()
     # One that exits has lost its environment, and so its mark, before it has left.
-    while (found := find_marked(init, container_id, leader, mark)) or dying:
-        denied = [inner for pid, inner in found.items() if not kill_member(pid, container_id)]
+    while (found := await tree.find_marked(leader, mark)) or dying:
+        denied = await tree.kill(found)
         if denied:
             # Another user's processes: only from inside, by the engine, they can be killed.
             with suppress(EngineUnavailableError, EngineRefusedError):
-                await _kill_inside(engine, container_id, denied)
+                await _kill_inside(engine, container_id, [found[pid] for pid in denied])
         await trio.sleep(CODE_PERIOD)
-        dying = (dying | found.keys()) & cgroup_members(init, container_id)
+        dying = (dying | found.keys()) & await tree.members()
 
 
 async def _find_leader(engine: DockerEngine, exec_id: str) -> int:

@@ -17,7 +17,7 @@ from stigmerd.adapters.containers.client import EngineRefusedError
 from stigmerd.adapters.containers.engine import DockerEngine, Watch
 from stigmerd.adapters.containers.exec import run_in_container
 from stigmerd.adapters.containers.log import ContainerLog
-from stigmerd.adapters.containers.tree import cgroup_members, measure
+from stigmerd.adapters.containers.tree import Tree
 from stigmerd.core.exit_status import ExitStatus
 from stigmerd.core.health import Outcome
 from stigmerd.core.record import Identity
@@ -94,15 +94,26 @@ Farewell = Callable[["ContainerLife"], Awaitable[None]]
 
 
 class ContainerLife:
-    """One container of a component. Made by :class:`ContainerLauncher` only."""
+    """One container of a component. Made by :class:`ContainerLauncher` only.
+
+    ``tree`` are its processes, where they are processes of this host.
+    """
 
     def __init__(
-        self, engine: DockerEngine, seen: Seen, identity: Identity, *, log: ContainerLog, farewell: Farewell
+        self,
+        engine: DockerEngine,
+        seen: Seen,
+        identity: Identity,
+        *,
+        log: ContainerLog,
+        tree: Tree | None,
+        farewell: Farewell,
     ) -> None:
         self.watch = Watch(seen.id)
         self.log = log
         self._engine = engine
         self._identity = identity
+        self._tree = tree
         self._farewell = farewell
         self._name = seen.name
         self._seen: Seen | None = seen
@@ -141,6 +152,11 @@ class ContainerLife:
     def backdate(self, seconds: float) -> None:
         """Note that the container has been running for so long already."""
         self._born = trio.current_time() - seconds
+
+    def renounce(self) -> None:
+        """Note that somebody started the container anew while nobody watched: this life is over, and what
+        runs in its container is to be ended."""
+        self._exit = ExitStatus()
 
     async def wait_exit(self) -> ExitStatus:
         """Wait until the container is not running, is gone, or was started anew by somebody else."""
@@ -198,18 +214,16 @@ class ContainerLife:
         Cancelling it kills the command's tree where the engine is on this host; on another host
         the engine offers no way to that.
         """
-        return await run_in_container(self._engine, self.watch.container_id, self._identity, command)
+        return await run_in_container(self._engine, self.watch.container_id, self._tree, command)
 
     async def members(self) -> frozenset[int]:
         """The pids of the container's processes, where they are processes of this host."""
-        if self._identity.pid is None:
-            return frozenset()
-        return cgroup_members(self._identity.pid, self.watch.container_id)
+        return await self._tree.members() if self._tree is not None else frozenset()
 
     async def usage(self) -> Usage:
         """What the container uses: measured over a moment, or what an engine on another host counts."""
-        if self._identity.pid is not None:
-            return await self._measure_here()
+        if self._tree is not None:
+            return await _measure(self._tree)
         try:
             return await self._ask_usage()
         except (EngineUnavailableError, EngineRefusedError):
@@ -279,16 +293,6 @@ class ContainerLife:
             # Removed by hand, or started anew: only the event can have told the code.
             self._exit = ExitStatus(code=self.watch.exit_code)
 
-    async def _measure_here(self) -> Usage:
-        # The engine counts once a second, and lets who asks twice wait for so long.
-        began = trio.current_time()
-        before, _ = measure(await self.members())
-        await trio.sleep(USAGE_SPAN)
-        after, resident = measure(await self.members())
-        spent = sum(seconds - before.get(pid, 0.0) for pid, seconds in after.items())
-        percent = 100 * spent / (trio.current_time() - began)
-        return Usage(cpu_percent=round(percent, 1), memory_bytes=resident)
-
     async def _ask_usage(self) -> Usage:
         """What the engine counts. The processor's share is that since the last time it was asked."""
         stats = await self._engine.call(lambda api: api.stats(self.watch.container_id, stream=False, one_shot=True))
@@ -302,3 +306,14 @@ class ContainerLife:
         if before is not None and self._sample[0] > before[0]:
             percent = round(100 * max(0.0, cpu - before[1]) / (self._sample[0] - before[0]), 1)
         return Usage(cpu_percent=percent, memory_bytes=None if used is None else max(0, used - cache))
+
+
+async def _measure(tree: Tree) -> Usage:
+    # The engine counts once a second, and lets who asks twice wait for so long.
+    began = trio.current_time()
+    before, _ = await tree.measure()
+    await trio.sleep(USAGE_SPAN)
+    after, resident = await tree.measure()
+    spent = sum(seconds - before.get(pid, 0.0) for pid, seconds in after.items())
+    percent = 100 * spent / (trio.current_time() - began)
+    return Usage(cpu_percent=round(percent, 1), memory_bytes=resident)

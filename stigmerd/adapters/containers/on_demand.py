@@ -10,7 +10,7 @@ import trio
 
 from stigmerd.core.record import Identity
 from stigmerd.core.spec import ComponentSpec
-from stigmerd.engine.ports import EngineUnavailableError, LaunchOrder, Life, Shut
+from stigmerd.engine.ports import EngineUnavailableError, LaunchOrder, Life, PortWatch, Shut
 
 if TYPE_CHECKING:
     from stigmerd.adapters.containers.container import ContainerLauncher, Stray
@@ -31,6 +31,7 @@ class ContainersOnDemand:
         environment: Mapping[str, str],
         open_log: Callable[[str], int],
         places: Path,
+        port_watch: PortWatch,
     ) -> None:
         self._nursery = nursery
         self._home = home
@@ -38,6 +39,7 @@ class ContainersOnDemand:
         self._environment = environment
         self._open_log = open_log
         self._places = places
+        self._port_watch = port_watch
         self._made: ContainerLauncher | None = None
         self._making = trio.Lock()
 
@@ -57,7 +59,7 @@ class ContainersOnDemand:
         return await (await self._launcher()).adopt(order, identity)
 
     async def end_strays(self, keep: Collection[str]) -> tuple[Stray, ...]:
-        """End the containers of this home that no nonce in ``keep`` claims."""
+        """End and remove the containers of this home that neither a nonce in ``keep`` nor this daemon claims."""
         return await (await self._launcher()).end_strays(frozenset(keep))
 
     async def wait_removed(self) -> None:
@@ -91,6 +93,7 @@ class ContainersOnDemand:
             environment=self._environment,
             open_log=self._open_log,
             places=self._places,
+            port_watch=self._port_watch,
         )
         await self._nursery.start(launcher.serve)
         return launcher

@@ -2,20 +2,62 @@
 
 The proof that a pid belongs to a container is its cgroup, whose path holds the container's id. It
 needs neither the engine nor any privilege.
+
+The functions may block for as long as procfs does: the environment of a process cannot be read while
+that process, or the kernel for it, has its memory locked. :class:`Tree` calls them in threads.
 """
 
 from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
-import psutil
+import trio
+
+from stigmerd.adapters.processes import proc
+from stigmerd.adapters.processes.reserve import Reserve
 
 PROC = Path("/proc")
 CGROUPS = Path("/sys/fs/cgroup")
+
+LOOKS_AT_ONCE = 4
+"""Threads that look at one container: one that hangs must not blind the others."""
+
+T = TypeVar("T")
+
+
+class Tree:
+    """The processes of one container, whose init is ``pid``. A look that hangs is left to itself when cancelled."""
+
+    def __init__(self, pid: int, container_id: str, reserve: Reserve) -> None:
+        self._pid = pid
+        self._container_id = container_id
+        self._reserve = reserve
+        self._limiter = trio.CapacityLimiter(LOOKS_AT_ONCE)
+
+    async def members(self) -> frozenset[int]:
+        """Who is alive now."""
+        return await self._in_thread(partial(cgroup_members, self._pid, self._container_id))
+
+    async def find_marked(self, leader: int, mark: str) -> dict[int, int]:
+        """The processes of one ``docker exec``; see :func:`find_marked`."""
+        return await self._in_thread(partial(find_marked, self._pid, self._container_id, leader, mark))
+
+    async def kill(self, pids: Iterable[int]) -> frozenset[int]:
+        """SIGKILL those of them that are in the container, and tell of which that is not permitted."""
+        return await self._in_thread(partial(_kill_members, tuple(pids), self._container_id))
+
+    async def measure(self) -> tuple[dict[int, float], int]:
+        """Seconds of processor time by pid, and the resident bytes of all."""
+        return await self._in_thread(lambda: proc.measure(cgroup_members(self._pid, self._container_id)))
+
+    async def _in_thread(self, job: Callable[[], T]) -> T:
+        return await self._reserve.run(job, self._limiter)
 
 
 def prove_local(pid: int, container_id: str) -> tuple[int, int] | None:
@@ -59,29 +101,15 @@ def find_marked(pid: int, container_id: str, leader: int, mark: str) -> dict[int
     return {member: _status_field(member, "NSpid") for member in found if member != pid}
 
 
-def measure(pids: Iterable[int]) -> tuple[dict[int, float], int]:
-    """Seconds of processor time that each of them has used, and the bytes that all of them hold."""
-    seconds, resident = dict[int, float](), 0
-    for pid in pids:
-        with suppress(psutil.Error):
-            process = psutil.Process(pid)
-            times = process.cpu_times()
-            seconds[pid] = times.user + times.system
-            resident += process.memory_info().rss
-    return seconds, resident
-
-
 def kill_member(pid: int, container_id: str) -> bool:
     """SIGKILL a process if it is in the container; False where that is not permitted."""
-    if not _cgroups(pid, container_id):
-        return True
-    try:
-        os.kill(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        return True
-    except PermissionError:
-        return False
-    return True
+    # Held before it is judged, so that the signal can reach nobody else.
+    with proc.held(pid) as pidfd:
+        return not _cgroups(pid, container_id) or proc.send(pid, pidfd, signal.SIGKILL)
+
+
+def _kill_members(pids: Iterable[int], container_id: str) -> frozenset[int]:
+    return frozenset(pid for pid in pids if not kill_member(pid, container_id))
 
 
 def _cgroups(pid: int, container_id: str) -> list[Path]:

@@ -345,6 +345,21 @@ def children() -> frozenset[int] | None:
     return frozenset(found)
 
 
+def measure(pids: Iterable[int]) -> tuple[dict[int, float], int]:
+    """Seconds of processor time by pid, and the resident bytes of all."""
+    import psutil
+
+    spent: dict[int, float] = {}
+    resident = 0
+    for pid in pids:
+        with suppress(psutil.Error):
+            process = psutil.Process(pid)
+            times = process.cpu_times()
+            spent[pid] = times.user + times.system
+            resident += process.memory_info().rss
+    return spent, resident
+
+
 # Pidfds.
 
 
@@ -409,15 +424,22 @@ def is_pidfd_over(pidfd: int) -> bool:
     return bool(poller.poll(0))
 
 
-def send(pid: int, pidfd: int | None, number: int) -> None:
-    """Send a signal, through the pidfd where there is one. Nothing happens if the process is gone."""
+def send(pid: int, pidfd: int | None, number: int) -> bool:
+    """Send a signal, through the pidfd where there is one; False where that is not permitted.
+
+    Nothing happens if the process is gone.
+    """
     if pid <= 1 or pid == os.getpid():
-        return
-    with suppress(ProcessLookupError, PermissionError):
-        if pidfd is not None and sys.platform == "linux":
-            signal.pidfd_send_signal(pidfd, number)
-        else:
-            os.kill(pid, number)
+        return False
+    with suppress(ProcessLookupError):
+        try:
+            if pidfd is not None and sys.platform == "linux":
+                signal.pidfd_send_signal(pidfd, number)
+            else:
+                os.kill(pid, number)
+        except PermissionError:
+            return False
+    return True
 
 
 # How a process ended.

@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from functools import partial
 from signal import SIGCONT
 
@@ -406,7 +406,7 @@ class ProcessLife:
 
     async def _measure(self) -> tuple[dict[int, float], int]:
         pids = await self._kin.pids()
-        return await self._launcher.scans.in_thread(partial(_measure, pids))
+        return await self._launcher.scans.in_thread(partial(proc.measure, pids))
 
 
 async def _end_command(kin: Kin, gone: trio.Event) -> None:
@@ -490,18 +490,3 @@ def _age(start_ticks: int | None) -> float:
         return time.clock_gettime(time.CLOCK_BOOTTIME) - start_ticks / os.sysconf("SC_CLK_TCK")
     else:
         return time.time() - start_ticks / 1_000_000
-
-
-def _measure(pids: Collection[int]) -> tuple[dict[int, float], int]:
-    """Seconds of processor time by pid, and the resident bytes of all."""
-    import psutil
-
-    spent: dict[int, float] = {}
-    resident = 0
-    for pid in pids:
-        with suppress(psutil.Error):
-            process = psutil.Process(pid)
-            times = process.cpu_times()
-            spent[pid] = times.user + times.system
-            resident += process.memory_info().rss
-    return spent, resident
