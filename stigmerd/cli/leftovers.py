@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
@@ -61,10 +61,24 @@ def stop_without_daemon(
     for answer in ended:
         if not as_json and (not answer.ok or not quiet):
             (sys.stdout if answer.ok else sys.stderr).write(f"{escape_line(answer.message)}\n")
+    if names and not as_json:
+        for told in _dependents_left(place, names, records):
+            sys.stderr.write(f"{escape_line(told)}\n")
     if is_done and not quiet and not as_json:
         what = f"nothing of {', '.join(names)} is up" if names else "nothing of it is up"
         sys.stdout.write(f"The daemon is not running: {what} (home {escape_line(place.path)}).\n")
     return OK if is_done else FAILED
+
+
+def _dependents_left(place: Home, names: Sequence[str], records: Mapping[str, ComponentRecord]) -> Iterator[str]:
+    """A sentence about each component that runs on and needs one of those that were stopped."""
+    from stigmerd.adapters.processes.identity import find_ours
+
+    alive = {found.component for found in find_ours(place.path)}
+    for name, record in records.items():
+        needed = [other for other in record.shown.depends_on if other in names]
+        if name in alive and name not in names and needed:
+            yield f"{name} depends on {', '.join(needed)} and runs on"
 
 
 def _note_stopped(place: Home, names: Sequence[str]) -> None:

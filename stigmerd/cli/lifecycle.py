@@ -93,8 +93,8 @@ def _wait_settled(place: Home, history: EventTail, progress: Progress, limit: fl
     began = stirred = time.monotonic()
     down: set[str] = set()
     has_run: set[str] = set()
-    document: StatusDocument | None = None
     with reached(place) as client:
+        document = fetch_status(client)
         client.call("status.subscribe")
         while time.monotonic() < began + limit:
             try:
@@ -103,21 +103,17 @@ def _wait_settled(place: Home, history: EventTail, progress: Progress, limit: fl
             except DeadlinePassedError:
                 pass
             has_run |= {entry.component or "" for entry in history.poll() if entry.event in UP}
-            if document is not None:
-                if down != (down := {c.name for c in _required(document) if c.state == "stopped"}):
-                    stirred = time.monotonic()
-                pending = _pending(document, has_run, is_late=time.monotonic() > stirred + AT_REST)
-                if not pending:
-                    # The history may be ahead of the last snapshot: show how it ended.
-                    document = fetch_status(client)
-                    progress.show(document)
-                    break
-    if document is None:
-        raise CommandError(f"The daemon told no status within {limit:g} s. Look at its log: {daemon_log(place)}")
+            if down != (down := {c.name for c in _required(document) if c.state == "stopped"}):
+                stirred = time.monotonic()
+            if not _pending(document, has_run, is_late=time.monotonic() > stirred + AT_REST):
+                # The history may be ahead of the last snapshot: show how it ended.
+                document = fetch_status(client)
+                progress.show(document)
+                break
     return {
         component.name: _why_not_up(component, limit)
         for component in _required(document)
-        if component.name not in has_run and component.state not in {*UP, "stopped"}
+        if component.state == "failed" or (component.name not in has_run and component.state not in {*UP, "stopped"})
     }
 
 
@@ -150,9 +146,12 @@ def _conclude(
         print_status(document, as_json=as_json)
     sys.stdout.flush()
     by_name = {component.name: component for component in document.components}
+    asked = list(document.components) if names else _required(document)
     if not names:  # everything: what is optional or disabled is not missed
-        required = {component.name for component in _required(document)}
-        missing = {name: why for name, why in missing.items() if name in required}
+        missing = {name: why for name, why in missing.items() if name in {component.name for component in asked}}
+    for one in asked:  # also those that failed since they were up
+        if one.state == "failed":
+            missing.setdefault(one.name, one.reason or one.last_error or "")
     for name, why in missing.items():
         component = by_name.get(name)
         sys.stderr.write(f"{_complaint(name, component.state if component else 'gone', why, component)}\n")
@@ -176,13 +175,33 @@ def _ask_up(
 ) -> int:
     """Have components started or restarted, and conclude from the daemon's answer."""
     _check(place, names)
-    result = call_and_show(place, method, names, params, shown(quiet=quiet or as_json))
+    result = _call_through(place, method, names, params, quiet=quiet or as_json)
     answers = answers_in(result)
     missing = {answer.name: answer.message for answer in answers if not answer.ok}
     if as_json:
         sys.stdout.write(json.dumps(result) + "\n")
         quiet = True
     return _conclude(place, missing, names, quiet=quiet, as_json=False)
+
+
+def _call_through(
+    place: Home, method: str, names: Sequence[str], params: dict[str, Any], *, quiet: bool
+) -> dict[str, Any]:
+    """Have the daemon do something, also if its program is replaced meanwhile.
+
+    The next program goes on with what was begun. It is asked again, so that it tells the end: a stop or a start
+    is done once however often it is asked for, and a restart that was begun is a start by then.
+
+    Raises:
+        CommandError: it was refused, or the daemon ended before it was done.
+    """
+    try:
+        return call_and_show(place, method, names, params, shown(quiet=quiet))
+    except CommandError as exc:
+        if not _is_replaced_meanwhile(exc) or not place.is_taken():
+            raise
+    again = "start" if method == "restart" else method
+    return call_and_show(place, again, names, {"timeout": params["timeout"]}, shown(quiet=quiet))
 
 
 def _check(place: Home, names: Sequence[str]) -> None:
@@ -221,7 +240,7 @@ def stop(
         sys.stderr.write(f"{mismatch}\n")
     if mismatch is not None or not names:
         return _shut_down(place, pid, params, quiet=quiet or mismatch is not None, as_json=as_json)
-    result = call_and_show(place, "stop", names, params, shown(quiet=quiet or as_json))
+    result = _call_through(place, "stop", names, params, quiet=quiet or as_json)
     return _conclude_stop(result, quiet=quiet, as_json=as_json)
 
 
@@ -383,7 +402,8 @@ def wait(
         told = [{"name": name, "state": c.state, "message": c.reason or c.last_error} for name, c in missing.items()]
         sys.stdout.write(json.dumps({"for": condition, "missing": told}) + "\n")
     for component in missing.values():
-        why = component.reason or component.last_error or ""
+        old = component.state == "running"  # then its last error says nothing of why it is not as asked
+        why = component.reason or (component.last_error if not old else "") or ""
         text = f"not {condition} after {limit:g} s{f': {why}' if why else ''}"
         sys.stderr.write(_complaint(component.name, component.state, text, component) + "\n")
     return FAILED if missing else OK

@@ -63,9 +63,9 @@ def _verdict(document: StatusDocument, width: int | None) -> Line:
     required = [component for component in ailing if not component.optional]
     worst_first = sorted(required or ailing, key=_urgency)
     what = [f"{escape_line(component.name)} is {escape_line(component.state)}" for component in worst_first]
-    if not required:
+    if document.healthy:
         return _listing(Span("✓ healthy", "good"), "but optional ", what, width)
-    coming = all(component.state in {"starting", "waiting", "stopping"} for component in required)
+    coming = all(component.state in {"starting", "waiting", "stopping"} for component in required or ailing)
     verdict = Span("↻ not yet healthy", "busy") if coming else Span("✗ unhealthy", "bad")
     return _listing(verdict, "", what, width)
 

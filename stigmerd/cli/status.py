@@ -66,12 +66,21 @@ def last_known(home: Home, names: Sequence[str] = ()) -> StatusDocument:
     records = read_state(home).components
     if records:  # where nothing ever ran, every name is as good as another
         check_names(names, records)
-    shown = tuple(_as_last_seen(home, record) for name, record in records.items() if not names or name in names)
+    alive = _still_alive(home) if records else set()
+    chosen = (record for name, record in records.items() if not names or name in names)
+    shown = tuple(_as_last_seen(home, record, has_survivors=record.name in alive) for record in chosen)
     return StatusDocument(daemon=None, healthy=False, components=shown)
 
 
-def _as_last_seen(home: Home, record: ComponentRecord) -> ComponentDocument:
-    alive = _is_alive(home, record.identity)
+def _still_alive(home: Home) -> set[str]:
+    """The components of which anything is alive, be it what a dead leader left."""
+    from stigmerd.adapters.processes.identity import find_ours
+
+    return {found.component for found in find_ours(home.path)}
+
+
+def _as_last_seen(home: Home, record: ComponentRecord, *, has_survivors: bool) -> ComponentDocument:
+    alive = has_survivors or _is_alive(home, record.identity)
     started = parse_rfc3339(record.shown.started_at) if alive else None
     uptime = round(max(0.0, time.time() - started), 3) if started is not None else None
     return msgspec.structs.replace(record.shown, alive=alive, uptime=uptime)

@@ -53,8 +53,8 @@ class Surroundings:
 
 
 LONG_VALUE = 8
-"""Characters from which a value of an ``env_file`` may be a secret that a probe's output tells: shorter ones, such
-as ``true``, are in many a text by chance."""
+"""Characters from which a value of ``env`` or ``env_file`` may be a secret that a probe's output tells: shorter ones,
+such as ``true``, are in many a text by chance."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,8 +67,9 @@ class Resolver:
     preset: Preset
     around: Surroundings
     findings: Findings
-    file_secrets: dict[str, str] = field(default_factory=dict)
-    """Long values out of an ``env_file``, and what is shown where something tells one. Filled by :meth:`spec`."""
+    env_secrets: dict[str, str] = field(default_factory=dict)
+    """Long values out of ``env`` and an ``env_file``, and what is shown where something tells one; a preset's own are
+    no secrets. Filled by :meth:`spec`."""
 
     def spec(self) -> ComponentSpec | None:
         """The spec, or None where it has no program. What is wrong is in ``findings``."""
@@ -191,6 +192,7 @@ class Resolver:
         for name in env:
             if not name or "=" in name or "\0" in name:
                 self._refuse((*keys, "env", name), 'is no name of a variable: take out "=" and give it a letter')
+        self._keep_secret({name: value for name, value in env.items() if value not in self._preset_values()})
         if env_file is None:
             return dict(env)
         path = self.around.absolute(env_file)
@@ -203,8 +205,16 @@ class Resolver:
                 sentence = f"is {quoted(written)}: give a file of NAME=VALUE lines that only you can write"
             self._refuse((*keys, "env_file"), sentence)
             return dict(env)
-        self.file_secrets.update((value, f"${{{name}}}") for name, value in found.items() if len(value) >= LONG_VALUE)
+        self._keep_secret(found)
         return {**found, **env}
+
+    def _keep_secret(self, variables: Mapping[str, str]) -> None:
+        self.env_secrets.update((v, f"${{{name}}}") for name, v in variables.items() if len(v) >= LONG_VALUE)
+
+    def _preset_values(self) -> set[object]:
+        table = self.preset.table
+        tables = (table, table.get("container", {}))
+        return {value for one in tables for value in one.get("env", {}).values()}
 
     def _display_command(self) -> tuple[str, ...]:
         """What a status shows: the command as the file has it, a container's after its image."""

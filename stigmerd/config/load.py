@@ -252,7 +252,7 @@ class _Loader:
         )
         spec = resolver.spec()
         if spec is not None:
-            spec = replace(spec, secrets={**resolver.file_secrets, **secrets(raw, self.environ)})
+            spec = replace(spec, secrets={**resolver.env_secrets, **secrets(raw, self.environ)})
         findings.extend(local, functools.partial(_origin, own, defaults))
         return resolver, spec
 

@@ -168,7 +168,9 @@ def failure(view: View, new: State, condemned: Condemnation | None) -> tuple[str
     policy = view.spec.restart
     match new.failed_because:
         case FailedBecause.BUDGET:
-            return "budget", f"{policy.max_restarts} restarts within {policy.window:g} s: {last}"
+            count = policy.max_restarts
+            spent = f"{count} restart{'s' if count > 1 else ''} within {policy.window:g} s" if count else "no restarts"
+            return "budget", f"{spent}: {last}"
         case FailedBecause.FATAL_EXIT:
             return "fatal_exit", f"{last}; restarting cannot help"
         case FailedBecause.UNKILLABLE:

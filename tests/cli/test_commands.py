@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -429,6 +430,70 @@ def test_program_that_is_missing_is_named_where_the_start_gives_up(empty: Stack)
     assert done.returncode == 1
     assert "not up after 0.5 s: no-such-program: No such file or directory on PATH /no/such" in done.stderr
     assert "/4" not in done.stderr.partition("; restarts after")[0], "a PATH may be longer than the screen"
+
+
+FAILS_AT_ONCE = 'command = ["sh", "-c", "exit 7"]\nrestart = { policy = "never" }\n'
+
+
+@pytest.mark.parametrize("words", [["start"], ["start", "job"], ["restart", "job"]])
+def test_start_of_what_has_failed_by_the_end_of_it_is_exit_1(empty: Stack, words: list[str]) -> None:
+    empty.configure(f"[component.job]\n{FAILS_AT_ONCE}")
+    if words != ["start"]:
+        empty.cli("start")
+        empty.wait_state("job", "failed")
+    done = empty.cli(*words)
+    assert (done.returncode, "exited with code 7" in done.stderr) == (1, True), done
+
+
+def test_headline_judges_what_was_asked_for_as_the_exit_code_does(empty: Stack) -> None:
+    empty.configure(f"[component.job]\noptional = true\n{FAILS_AT_ONCE}")
+    assert empty.cli("start").returncode == 0
+    empty.wait_state("job", "failed")
+    every, named = empty.cli("status"), empty.cli("status", "job")
+    assert (every.returncode, every.stdout.splitlines()[0]) == (0, "✓ healthy: but optional job is failed")
+    assert (named.returncode, named.stdout.splitlines()[0]) == (1, "✗ unhealthy: job is failed")
+
+
+def test_start_without_any_time_names_what_is_not_up_yet(empty: Stack) -> None:
+    empty.configure(
+        '[component.slow]\ncommand = ["sleep", "1000"]\n'
+        'startup = { exec = { command = ["false"] }, failure_threshold = 100 }\n'
+    )
+    done = empty.cli("start", "--timeout", "0")
+    assert (done.returncode, "not up after 0 s" in done.stderr) == (1, True), done
+
+
+def test_descendant_of_a_dead_leader_is_alive_to_the_status_of_a_dead_daemon(empty: Stack) -> None:
+    script = "sleep 1000 & echo $! > child; wait"
+    empty.configure(f'[component.web]\ncommand = ["sh", "-c", "{script}"]\n')
+    empty.start()
+    leader = empty.wait_state("web", "running")["pid"]
+    child = empty.home / "child"
+    wait_until(lambda: child.exists() and child.read_text().endswith("\n"))
+    empty.kill()
+    os.kill(leader, signal.SIGKILL)
+    wait_until(lambda: not is_alive(leader))
+    assert "still alive: web" in empty.cli("status").stdout
+    assert empty.cli("stop").returncode == 0
+    assert "still alive: nothing" in empty.cli("status").stdout
+    shown = json.loads(empty.cli("status", "--json").stdout)["components"][0]
+    assert [shown[key] for key in ("state", "pid", "started_at", "adopted", "ready")] == (
+        ["stopped", None, None, False, False]
+    )
+
+
+def test_stop_outlasts_a_replacement_of_the_daemon(empty: Stack) -> None:
+    script = "trap 'echo asked; sleep 2; exit 0' TERM; echo up; while :; do sleep 0.05; done"
+    empty.configure(f'[component.web]\ncommand = ["sh", "-c", "{script}"]\n')
+    empty.cli("start")
+    log = empty.home / "logs" / "web.log"
+    wait_until(lambda: "up" in log.read_text().split())
+    with ThreadPoolExecutor(1) as threads:
+        stop = threads.submit(empty.cli, "stop", "web")
+        wait_until(lambda: "asked" in log.read_text().split())
+        assert empty.cli("restart", "--daemon").returncode == 0
+        done = stop.result()
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "web: stopped"), done
 
 
 def test_configuration_error_is_exit_2_with_what_the_daemon_said(empty: Stack) -> None:

@@ -244,6 +244,18 @@ def test_long_value_of_an_env_file_is_shown_by_its_name(home: Home) -> None:
     assert component.conceal("got sk-0123456789, which is true") == "got ${KEY}, which is true"
 
 
+def test_long_value_of_env_is_shown_by_its_name_unless_a_preset_has_it(home: Home) -> None:
+    component = home.component("[component.a]\ncommand = 'a'\nenv = { KEY = 'sk-0123456789', MODE = 'fast' }\n")
+    assert component.conceal("got sk-0123456789, fast") == "got ${KEY}, fast"
+    preset = home.component(
+        "[daemon]\nstigmer_binary = '/s'\n"
+        "[component.a]\npreset = 'stigmer-server'\nenv = { KEY = 'sk-0123456789' }\n"
+    )
+    assert isinstance(preset.runs, ProcessSpec)
+    assert preset.runs.env["TEMPORAL_SERVICE_ADDRESS"] == "localhost:7233"
+    assert preset.conceal("no sk-0123456789 at localhost:7233") == "no ${KEY} at localhost:7233"
+
+
 def test_changed_secret_is_a_changed_definition(home: Home) -> None:
     text = "[component.a]\ncommand = ['a', '${T}']\n"
     assert home.component(text, {"T": "1"}).definition != home.component(text, {"T": "2"}).definition

@@ -99,6 +99,7 @@ def test_stop_without_a_daemon_is_in_the_order_and_the_way_that_is_configured(
     stopped = home.cli("stop", *names)
     assert stopped.returncode == 0, stopped
     assert home.processes().keys() == ({"middle"} if names else set())
+    assert stopped.stderr == ("middle depends on base and runs on\n" if names else "")
     assert said.read_text().split() == order.split()
 
 

@@ -28,6 +28,7 @@ from stigmerd.adapters.disk.files import PRIVATE_FOLDER, LineFile, read_regular,
 from stigmerd.adapters.disk.home import Home
 from stigmerd.core.lifecycle import FailedBecause, Phase
 from stigmerd.core.record import SCHEMA, ComponentRecord, DaemonRecord
+from stigmerd.core.status import ComponentDocument
 
 _STATE_LIMIT = 64 * 1024 * 1024
 _CHANGES_LIMIT = 256 * 1024 * 1024
@@ -266,19 +267,33 @@ def note_stopped(home: Home, names: Sequence[str]) -> None:
     try:
         state = StateFiles(home)
         loaded = state.load()
-        for name in names:
-            if name in loaded.components:
-                record = loaded.components[name]
-                shown = msgspec.structs.replace(
-                    record.shown, state="stopped", healthy=True, ready=False, reason="", next_start_at=None
-                )
-                state.put(msgspec.structs.replace(record, phase="DOWN", wanted=False, due_boot=None, shown=shown))
+        for name, record in loaded.components.items():
+            if name in names:
+                record = msgspec.structs.replace(record, phase="DOWN", wanted=False, due_boot=None)
+            if name in names or (not names and record.shown.state not in {"failed", "completed"}):
+                state.put(msgspec.structs.replace(record, shown=_as_stopped(record.shown)))
         if not names and loaded.daemon is not None:
             state.set_daemon(msgspec.structs.replace(loaded.daemon, clean=True))
         state.checkpoint(last_seq=loaded.last_seq)
         state.close()
     finally:
         os.close(lock)
+
+
+def _as_stopped(shown: ComponentDocument) -> ComponentDocument:
+    return msgspec.structs.replace(
+        shown,
+        state="stopped",
+        healthy=True,
+        ready=False,
+        reason="",
+        next_start_at=None,
+        pid=None,
+        container_id=None,
+        adopted=False,
+        started_at=None,
+        uptime=None,
+    )
 
 
 def read_state(home: Home) -> Loaded:

@@ -92,7 +92,11 @@ class Spawned:
     sealed: bool
 
 
-IDLE_SIGNALS = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM)
+IDLE_SIGNALS = tuple(
+    signal.Signals[name]
+    for name in ("SIGUSR1", "SIGUSR2", "SIGALRM", "SIGVTALRM", "SIGPROF", "SIGIO", "SIGPWR", "SIGSTKFLT")
+    if name in signal.Signals.__members__
+)
 """What means nothing to a daemon, and would end it by default."""
 
 HELD_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, *IDLE_SIGNALS)
