@@ -31,6 +31,7 @@ from stigmerd.adapters.processes.spawn import HELD_SIGNALS, IDLE_SIGNALS, heed_s
 from stigmerd.config.problems import ConfigError
 from stigmerd.control.handlers import Hello
 from stigmerd.control.server import ControlServer, ControlSocketError
+from stigmerd.core.instant import rfc3339
 from stigmerd.daemon.chores import Chores
 from stigmerd.daemon.configuration import Configuration
 from stigmerd.daemon.legacy import Legacy
@@ -40,7 +41,7 @@ from stigmerd.daemon.reexec import become_next_program
 from stigmerd.daemon.report import Report
 from stigmerd.daemon.start import Start, StartError
 from stigmerd.daemon.succession import Succession
-from stigmerd.engine.journal import Journal, rfc3339
+from stigmerd.engine.journal import Journal
 from stigmerd.engine.operations import RefusedError
 from stigmerd.engine.ports import World
 from stigmerd.engine.supervisor import Supervisor

@@ -18,6 +18,7 @@ import trio
 from stigmerd.core.exit_status import ExitStatus, judge
 from stigmerd.core.exit_status import Verdict as ExitVerdict
 from stigmerd.core.health import Streak, Verdict
+from stigmerd.core.instant import rfc3339
 from stigmerd.core.lifecycle import Command, Event, FailedBecause, Phase, State, step, under_policy
 from stigmerd.core.record import Identity
 from stigmerd.core.spec import ComponentSpec, ProbeKind, ProcessSpec
@@ -27,7 +28,7 @@ from stigmerd.engine.checkup import Checkup
 from stigmerd.engine.course import Course
 from stigmerd.engine.gate import Gate, is_always_open
 from stigmerd.engine.inheritance import Alive, Dead, Intent, LastWords, Nothing, Remains, Unkillable, find
-from stigmerd.engine.journal import Journal, rfc3339
+from stigmerd.engine.journal import Journal
 from stigmerd.engine.launch import Launch, Unborn
 from stigmerd.engine.life import Ended, Tenure
 from stigmerd.engine.mailbox import Ask, Mailbox, Respec, Seen

@@ -5,24 +5,15 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
 
 import trio
 
 from stigmerd.core.event import Entry
+from stigmerd.core.instant import rfc3339
 from stigmerd.engine.ports import Clock, EventStore
 
 FEED_LIMIT = 1000
 """Entries that wait for one slow subscriber before the oldest are missed."""
-
-
-LAST_INSTANT = 253_402_300_799.0
-"""The last second that RFC 3339 can name. A backoff may be configured to end later."""
-
-
-def rfc3339(seconds: float) -> str:
-    """An instant since the epoch as RFC 3339 in UTC with milliseconds."""
-    return f"{datetime.fromtimestamp(min(seconds, LAST_INSTANT), UTC).isoformat(timespec='milliseconds')[:-6]}Z"
 
 
 class Feed:
