@@ -48,7 +48,12 @@ ALLOWED = {
     # The parts of the daemon itself, which its composition root alone puts together.
     "stigmerd.daemon.log": {CORE},
     "stigmerd.daemon.start": {"stigmerd.adapters.disk.home"},
-    "stigmerd.daemon.reexec": {"stigmerd.adapters.processes.spawn", "stigmerd.daemon.start"},
+    "stigmerd.daemon.reexec": {
+        CORE,
+        "stigmerd.adapters.processes.proc",
+        "stigmerd.adapters.processes.spawn",
+        "stigmerd.daemon.start",
+    },
     "stigmerd.daemon.chores": {"stigmerd.adapters.disk.output"},
     "stigmerd.daemon.configuration": {
         CORE,
