@@ -232,9 +232,10 @@ class Daemon:
         journal.record("daemon_started", pid=os.getpid(), version=__version__)
         for problem in succession.left.problems:
             log.warning("%s", problem)
+        # First of all what is held back: also where threads are short, strays have to be looked for.
+        await nursery.start(parts.processes.serve)
         await succession.end_strays(specs, parts.processes, journal, self._state)
         succession.tell_lost_exits(specs, parts.events, journal, self._state, self._logs)
-        nursery.start_soon(parts.processes.serve)
         await nursery.start(supervisor.run)
         # From here on the records of the components are this daemon's: whatever they say is to go on.
         parts.legacy.remember()
