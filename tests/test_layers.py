@@ -51,7 +51,6 @@ ALLOWED = {
     "stigmerd.daemon.reexec": {
         CORE,
         "stigmerd.adapters.processes.proc",
-        "stigmerd.adapters.processes.spawn",
         "stigmerd.daemon.start",
     },
     "stigmerd.daemon.chores": {"stigmerd.adapters.disk.output"},

@@ -65,6 +65,11 @@ class DaemonOperations:
         """How the daemon is to end. A shutdown may be asked for once more, and add to it, until nobody is answered."""
         return self._ending
 
+    @property
+    def is_over(self) -> bool:
+        """Whether :meth:`wait_end` would return at once."""
+        return self._end.is_set()
+
     async def wait_end(self) -> None:
         """Wait until the daemon is to end: everything is stopped, or the next program agreed to go on."""
         await self._end.wait()
@@ -173,6 +178,7 @@ class DaemonOperations:
 
     async def shutdown(self, *, timeout: float | None = None, now: bool = False) -> tuple[Answer, ...]:
         """Stop everything, then let the daemon end. Asked again, it only becomes faster."""
+        self.expect_shutdown()
         cap = _cap(timeout, now)
         if not self._supervisor.is_closing:
             self._supervisor.journal.record("daemon_stopping", reason="shutdown")
@@ -183,6 +189,12 @@ class DaemonOperations:
         self._ending = replace(self._ending, survivors=survivors)
         self._end.set()
         return answers
+
+    def expect_shutdown(self) -> None:
+        """Take back that the next program goes on: a shutdown has the last word, also before it has begun."""
+        if self._ending.becomes_next:
+            self._ending = replace(self._ending, becomes_next=False)
+            self._end = trio.Event()
 
     async def reexec(self) -> None:
         """Become the program that is installed now, once it has shown that it loads this configuration."""

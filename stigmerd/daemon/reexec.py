@@ -15,7 +15,6 @@ from typing import NoReturn
 import trio
 
 from stigmerd.adapters.processes.proc import signal_name
-from stigmerd.adapters.processes.spawn import hold_signals
 from stigmerd.core.exit_status import ExitStatus
 from stigmerd.daemon.start import BACKGROUND, INHERITANCE, Inheritance, Start
 
@@ -65,14 +64,13 @@ def _objection(code: int | None, said: str) -> str | None:
 
 
 def become_next_program(start: Start, listener: socket.socket) -> NoReturn:
-    """Replace this program in place."""
+    """Replace this program in place. Signals are held by now: they wait for the next one."""
     os.set_inheritable(start.lock, True)
     listener.set_inheritable(True)
     inherited = Inheritance(lock=start.lock, listener=listener.fileno(), nofile=start.children_nofile)
     environment = {**start.environment, INHERITANCE: inherited.to_text()}
     if not start.foreground:
         environment[BACKGROUND] = "1"
-    hold_signals()
     os.execve(sys.executable, _command_line(start), environment)
 
 
