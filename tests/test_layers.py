@@ -69,10 +69,12 @@ ALLOWED = {
         "stigmerd.daemon.configuration",
         "stigmerd.daemon.start",
     },
+    "stigmerd.daemon.lookup": {"stigmerd.engine.operations"},
     "stigmerd.daemon.report": {
         CORE,
         "stigmerd.adapters.disk.output",
         "stigmerd.daemon.configuration",
+        "stigmerd.daemon.lookup",
         "stigmerd.control.protocol",
         "stigmerd.engine",
     },
