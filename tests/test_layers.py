@@ -82,6 +82,7 @@ ALLOWED = {
         CORE,
         "stigmerd.config.problems",
         "stigmerd.daemon.configuration",
+        "stigmerd.daemon.lookup",
         "stigmerd.engine",
         "stigmerd.daemon.reexec",
         "stigmerd.daemon.report",

@@ -309,7 +309,7 @@ async def _reload(operations: DaemonOperations) -> None:
 
 
 async def _log_events(journal: Journal, task_status: trio.TaskStatus[None]) -> None:
-    with journal.watch(None) as feed:
+    with journal.watch() as feed:
         task_status.started()
         try:
             while True:

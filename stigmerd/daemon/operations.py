@@ -10,6 +10,7 @@ import signal as signals
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from typing import Any
 
 import trio
@@ -20,6 +21,7 @@ from stigmerd.core.order import Change
 from stigmerd.core.spec import ComponentSpec, StackSpec
 from stigmerd.core.status import StatusDocument
 from stigmerd.daemon.configuration import Configuration
+from stigmerd.daemon.lookup import Lookup
 from stigmerd.daemon.reexec import ask_next_program
 from stigmerd.daemon.report import Report
 from stigmerd.daemon.start import Start
@@ -27,6 +29,9 @@ from stigmerd.engine.component import Component
 from stigmerd.engine.operations import Answer, EventFeed, Refusal, RefusedError
 from stigmerd.engine.ports import Life
 from stigmerd.engine.supervisor import Supervisor
+
+READ_BOUND = 30.0
+"""Seconds for reading the event history, after other subscribers have."""
 
 FORBIDDEN_SIGNALS = frozenset({"SIGKILL", "SIGSTOP"})
 
@@ -56,6 +61,7 @@ class DaemonOperations:
         self._configuration = configuration
         self._report = report
         self._on_reload = on_reload
+        self._reading = Lookup("the event history", bound=READ_BOUND)
         self._reloading = False
         self._end = trio.Event()
         self._ending = Ending()
@@ -86,8 +92,12 @@ class DaemonOperations:
         return await self._report.explain(known)
 
     def watch_events(self, since: int | None, names: Sequence[str] = ()) -> AbstractContextManager[EventFeed]:
-        """Subscribe to the history."""
-        return self._supervisor.journal.watch(since, self._known(names) if names else ())
+        """Subscribe to the history. What of it was written before is read in a thread: it may be 32 MiB."""
+        journal = self._supervisor.journal
+        known = self._known(names) if names else ()
+        if since is None:
+            return journal.watch(known)
+        return journal.watch(known, lambda until: self._reading.do(partial(journal.read, since, until)))
 
     async def wait_status_change(self, seen: int) -> int:
         """Wait for another version of the status."""

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from stigmerd.adapters.disk.home import Home
-from stigmerd.control.client import ControlError, RemoteError
+from stigmerd.control.client import ControlError, RemoteError, connect
 from tests.system.daemons import LIMIT, Stack, wait_until
 from tests.system.invariants import check_history, check_one_each
 from tests.system.slowfs import SlowFolder, mounted, needs_mounts, slow_folder
@@ -185,6 +185,20 @@ def test_explain_of_a_history_that_hangs_is_refused_and_keeps_the_daemon_from_no
         assert not Home.at(home.home).is_taken(), "the daemon that cannot end keeps the home from the next one"
         unanswered.result()
         slow.let_go()
+
+
+def test_subscriber_to_a_history_that_hangs_holds_up_nobody(home: Stack) -> None:
+    home.configure('[component.other]\ncommand = "sleep 1000"\n')
+    home.start()
+    home.wait_state("other", "running")
+    with slow_history(home) as slow, connect(str(home.home)) as subscriber:
+        slow.hold()
+        told = subscriber.subscribe("events.subscribe", since=0)
+        wait_until(lambda: hangs(home))
+        check_others_go_on(home)
+        slow.let_go()
+        numbers = [next(told).params["seq"] for _ in home.events()]
+        assert numbers == list(range(1, len(numbers) + 1)), "a gap, or something twice"
 
 
 def explain_in_vain(home: Stack) -> None:
