@@ -36,6 +36,7 @@ from stigmerd.daemon.chores import Chores
 from stigmerd.daemon.configuration import Configuration
 from stigmerd.daemon.legacy import Legacy
 from stigmerd.daemon.log import FileHandler, log_entry
+from stigmerd.daemon.lookup import LookAside
 from stigmerd.daemon.operations import DaemonOperations
 from stigmerd.daemon.reexec import become_next_program
 from stigmerd.daemon.report import Report
@@ -156,6 +157,7 @@ class Daemon:
             logs=self._logs,
             events=events,
             state=self._state,
+            look=LookAside(),
             clock=self._clock,
             boot_id=succession.boot_id,
         )

@@ -525,10 +525,13 @@ class Component:
 
     async def _prove_life(self) -> None:
         """Find out what became of the life that an earlier daemon left, and go on from there."""
-        words = LastWords(self._journal, self._view)
-        self._cause, self._course.condemned = words.cause, words.condemned
+        words = LastWords({}, self._state.phase)
+        if self._state.phase in {Phase.STOPPING, Phase.CONDEMNED}:
+            words = await LastWords.read(self._journal, self._view)
+            self._cause, self._course.condemned = words.cause, words.condemned
         found = await find(self._view, self._launcher, on_delay=lambda why: self._show(note=why))
         if not isinstance(found, Nothing | Alive):
+            words = await LastWords.read(self._journal, self._view)
             self._course.told_exit = words.exit
         match found:
             case Nothing():

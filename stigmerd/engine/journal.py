@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 
@@ -11,7 +11,7 @@ import trio
 
 from stigmerd.core.event import Entry
 from stigmerd.core.instant import rfc3339
-from stigmerd.engine.ports import Clock, EventStore
+from stigmerd.engine.ports import Clock, EventStore, Look
 
 FEED_LIMIT = 1000
 """Entries that wait for one slow subscriber before the oldest are missed."""
@@ -92,9 +92,10 @@ class Journal:
     entry announces only then.
     """
 
-    def __init__(self, store: EventStore, clock: Clock) -> None:
+    def __init__(self, store: EventStore, clock: Clock, look: Look) -> None:
         self._store = store
         self._clock = clock
+        self._look = look
         self._feeds: list[Feed] = []
         self._former: dict[str, dict[str, Entry]] | None = None
 
@@ -133,13 +134,17 @@ class Journal:
         """What the history still holds about one component, oldest first. To be called like :meth:`read`."""
         return [entry for entry in self._store.read_since(0) if entry.component == component]
 
-    def former(self, component: str, life: int, event: str) -> Entry | None:
-        """What an earlier daemon wrote of a component's last life. The files are read once, at the first
-        question: after a reboot there may be a thousand."""
+    async def former(self, component: str, life: int) -> Mapping[str, Entry]:
+        """What an earlier daemon wrote of a component's last life, by event. The files are read once, at the
+        first question: after a crash there may be a thousand."""
+        if self._former is None:
+            await self._look(self._recall)
+        entries = (self._former or {}).get(component, {})
+        return {event: entry for event, entry in entries.items() if entry.life == life}
+
+    def _recall(self) -> None:
         if self._former is None:
             self._former = _last_lives(self._store.read_since(0))
-        entry = self._former.get(component, {}).get(event)
-        return entry if entry is not None and entry.life == life else None
 
     @contextmanager
     def watch(

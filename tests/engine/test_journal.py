@@ -9,12 +9,12 @@ import trio
 
 from stigmerd.core.event import Entry
 from stigmerd.engine.journal import FEED_LIMIT, Feed, Journal
-from tests.engine.fakes import FakeClock, FakeEvents
+from tests.engine.fakes import FakeClock, FakeEvents, look_at_once
 
 
 @pytest.fixture
 def journal() -> Journal:
-    return Journal(FakeEvents(), FakeClock())
+    return Journal(FakeEvents(), FakeClock(), look_at_once)
 
 
 async def take(feed: Feed, count: int) -> list[int]:

@@ -15,7 +15,7 @@ import pytest
 
 from stigmerd.adapters.disk.home import Home
 from stigmerd.control.client import ControlError, RemoteError, connect
-from tests.system.daemons import LIMIT, Stack, wait_until
+from tests.system.daemons import LIMIT, Stack, kill, wait_until
 from tests.system.invariants import check_history, check_one_each
 from tests.system.slowfs import SlowFolder, mounted, needs_mounts, slow_folder
 
@@ -199,6 +199,24 @@ def test_subscriber_to_a_history_that_hangs_holds_up_nobody(home: Stack) -> None
         slow.let_go()
         numbers = [next(told).params["seq"] for _ in home.events()]
         assert numbers == list(range(1, len(numbers) + 1)), "a gap, or something twice"
+
+
+def test_history_that_hangs_after_a_crash_holds_up_only_whose_end_may_be_in_it(home: Stack) -> None:
+    home.configure('[component.dead]\ncommand = "sleep 1000"\n[component.other]\ncommand = "sleep 1000"\n')
+    home.start()
+    before = home.wait_state("other", "running")
+    dead = home.wait_state("dead", "running")
+    home.kill()
+    kill(dead["pid"])
+    with slow_history(home) as slow:
+        slow.hold()
+        home.start()
+        assert home.wait_state("other", "running")["pid"] == before["pid"]
+        check_others_go_on(home)
+        assert home.component("dead")["life"] == 1
+        slow.let_go()
+        home.wait_state("dead", "running", life=2)
+        check_history(home.events(), {"dead": 2, "other": home.component("other")["life"]})
 
 
 def explain_in_vain(home: Stack) -> None:
