@@ -83,13 +83,14 @@ def _run(
             heed_signals()
             return _check(home, options.config, environment)
         home.prepare()
-        return _supervise(home, options, arguments, environment, inherited, foreground=foreground)
+        start = _take(home, options, arguments, environment, inherited, foreground=foreground)
     except HomeError as exc:
         say(str(exc))
         return 1
+    return _supervise(start)
 
 
-def _supervise(
+def _take(
     home: Home,
     options: argparse.Namespace,
     arguments: Sequence[str],
@@ -97,36 +98,48 @@ def _supervise(
     inherited: str | None,
     *,
     foreground: bool,
-) -> int:
-    import trio
+) -> Start:
+    """Take the home, or over from the program that this process was before.
 
-    from stigmerd.adapters.disk.output import DAEMON, LogFiles
-    from stigmerd.adapters.processes.spawn import ignore_signals, outlast_signals, raise_nofile
-    from stigmerd.daemon import log as daemon_log
-    from stigmerd.daemon.daemon import Daemon
+    Raises:
+        HomeError: another daemon has it, or its lock cannot be used.
+    """
+    from stigmerd.adapters.processes.spawn import raise_nofile
 
-    legacy = Inheritance.from_text(inherited) if inherited is not None else None
+    inheritance = Inheritance.from_text(inherited) if inherited is not None else None
     start = Start(
         home=home,
         config=os.path.abspath(options.config) if options.config is not None else None,
         log_format=options.log_format,
         log_level=options.log_level,
         environment=environment,
-        children_nofile=legacy.nofile if legacy else raise_nofile(),
-        lock=legacy.lock if legacy else home.take_lock(),
-        listener=socket.socket(fileno=legacy.listener) if legacy else None,
+        children_nofile=inheritance.nofile if inheritance else raise_nofile(),
+        lock=inheritance.lock if inheritance else home.take_lock(),
+        listener=socket.socket(fileno=inheritance.listener) if inheritance else None,
         arguments=tuple(arguments),
         foreground=foreground,
     )
-    for fd in (legacy.lock, legacy.listener) if legacy else ():
+    for fd in (inheritance.lock, inheritance.listener) if inheritance else ():
         os.set_inheritable(fd, False)
-    logs = LogFiles(home)
+    return start
+
+
+def _supervise(start: Start) -> int:
+    """Run the daemon to its end. Returns its exit code."""
+    import trio
+
+    from stigmerd.adapters.disk.output import DAEMON, LogFiles
+    from stigmerd.adapters.processes.spawn import ignore_signals, outlast_signals
+    from stigmerd.daemon import log as daemon_log
+    from stigmerd.daemon.daemon import Daemon
+
+    logs = LogFiles(start.home)
     logs.recover()
     own_log = daemon_log.set_up(
         lambda: logs.open_for_child(DAEMON),
-        form=options.log_format,
-        level=options.log_level or "info",
-        foreground=foreground,
+        form=start.log_format,
+        level=start.log_level or "info",
+        foreground=start.foreground,
     )
 
     async def run() -> int:
@@ -140,7 +153,7 @@ def _supervise(
         if error is None:
             raise
         daemon_log.log.error("%s", error)
-        if not foreground:
+        if not start.foreground:
             say(str(error))
         return error.code
     finally:

@@ -49,7 +49,11 @@ ALLOWED = {
     # The parts of the daemon itself, which its composition root alone puts together.
     "stigmerd.daemon.log": {CORE},
     "stigmerd.daemon.start": {"stigmerd.adapters.disk.home"},
-    "stigmerd.daemon.reexec": {"stigmerd.adapters.processes.spawn", "stigmerd.daemon.start"},
+    "stigmerd.daemon.reexec": {
+        CORE,
+        "stigmerd.adapters.processes.proc",
+        "stigmerd.daemon.start",
+    },
     "stigmerd.daemon.chores": {"stigmerd.adapters.disk.output"},
     "stigmerd.daemon.configuration": {
         CORE,
@@ -66,10 +70,12 @@ ALLOWED = {
         "stigmerd.daemon.configuration",
         "stigmerd.daemon.start",
     },
+    "stigmerd.daemon.lookup": {"stigmerd.engine.operations"},
     "stigmerd.daemon.report": {
         CORE,
         "stigmerd.adapters.disk.output",
         "stigmerd.daemon.configuration",
+        "stigmerd.daemon.lookup",
         "stigmerd.control.protocol",
         "stigmerd.engine",
     },
@@ -77,6 +83,7 @@ ALLOWED = {
         CORE,
         "stigmerd.config.problems",
         "stigmerd.daemon.configuration",
+        "stigmerd.daemon.lookup",
         "stigmerd.engine",
         "stigmerd.daemon.reexec",
         "stigmerd.daemon.report",

@@ -21,7 +21,8 @@ from stigmerd.cli.logtime import Stamped, interleave, stamp
 from stigmerd.cli.paint import STYLES, wants_colour
 from stigmerd.cli.reach import find_home
 from stigmerd.cli.status import known_names
-from stigmerd.cli.times import parse_since, rfc3339_text
+from stigmerd.cli.times import parse_since
+from stigmerd.core.instant import rfc3339
 
 DEFAULT_TAIL = 50
 
@@ -256,7 +257,7 @@ class JsonPrinter:
     def write(self, entry: Stamped) -> None:
         """Write one line."""
         text = entry.data.removesuffix(b"\n").decode("utf-8", "backslashreplace")
-        at = rfc3339_text(entry.at) if isfinite(entry.at) else None
+        at = rfc3339(entry.at) if isfinite(entry.at) else None
         sys.stdout.write(json.dumps({"component": entry.name, "at": at, "line": text}) + "\n")
 
     def flush(self) -> None:

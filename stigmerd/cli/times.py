@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime
+from datetime import datetime
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
@@ -18,11 +18,6 @@ def parse_rfc3339(text: str | None) -> float | None:
     except ValueError:
         return None
     return at.timestamp() if at.tzinfo is not None else None
-
-
-def rfc3339_text(seconds: float) -> str:
-    """An instant as documents write it: UTC, with milliseconds."""
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S.%f}"[:-3] + "Z"
 
 
 def parse_duration(text: str) -> float | None:

@@ -158,15 +158,18 @@ class Connection:
         return stream
 
     async def _tell(self, stream: Stream) -> None:
-        """Send notifications until the peer is too slow for them, or gone."""
+        """Send notifications until the peer is too slow for them, or gone, or there can be none."""
         missed = 0
         with self._contain("a subscription"):
-            while not missed:
-                missed, line = await stream.receive()
-                if missed:
-                    missed += 1
-                elif not await self._wire.send(line):
-                    break
+            try:
+                while not missed:
+                    missed, line = await stream.receive()
+                    if missed:
+                        missed += 1
+                    elif not await self._wire.send(line):
+                        break
+            except RefusedError as exc:
+                self._on_problem(f"a subscriber was let go: {exc}")
         await self._part(missed)
 
     async def _part(self, missed: int = 0) -> None:

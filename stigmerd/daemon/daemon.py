@@ -27,20 +27,22 @@ from stigmerd.adapters.processes import identity
 from stigmerd.adapters.processes.platform import Platform
 from stigmerd.adapters.processes.process import ProcessLauncher
 from stigmerd.adapters.processes.reserve import describe_shortage
-from stigmerd.adapters.processes.spawn import HELD_SIGNALS, IDLE_SIGNALS, heed_signals
+from stigmerd.adapters.processes.spawn import HELD_SIGNALS, IDLE_SIGNALS, heed_signals, hold_signals
 from stigmerd.config.problems import ConfigError
 from stigmerd.control.handlers import Hello
 from stigmerd.control.server import ControlServer, ControlSocketError
+from stigmerd.core.instant import rfc3339
 from stigmerd.daemon.chores import Chores
 from stigmerd.daemon.configuration import Configuration
 from stigmerd.daemon.legacy import Legacy
 from stigmerd.daemon.log import FileHandler, log_entry
+from stigmerd.daemon.lookup import LookAside
 from stigmerd.daemon.operations import DaemonOperations
 from stigmerd.daemon.reexec import become_next_program
 from stigmerd.daemon.report import Report
 from stigmerd.daemon.start import Start, StartError
 from stigmerd.daemon.succession import Succession
-from stigmerd.engine.journal import Journal, rfc3339
+from stigmerd.engine.journal import Journal
 from stigmerd.engine.operations import RefusedError
 from stigmerd.engine.ports import World
 from stigmerd.engine.supervisor import Supervisor
@@ -107,22 +109,21 @@ class Daemon:
             StartError: nothing was started or touched.
         """
         await self._succession.refuse_second()
-        with trio.open_signal_receiver(*HELD_SIGNALS) as arrivals, self._make_server() as server:
-            heed_signals()
-            async with trio.open_nursery() as nursery:
-                parts = await self._assemble(nursery)
-                await self._set_going(parts, nursery)
-                nursery.start_soon(server.serve, parts.operations)
-                nursery.start_soon(_heed, arrivals, parts)
-                await parts.operations.wait_end()
-                with trio.move_on_after(ANSWER_BOUND):
-                    await server.wait_answered()
-                with trio.move_on_after(REMOVAL_BOUND):
-                    await parts.containers.wait_removed()
-                nursery.cancel_scope.cancel()  # ends what waits, and no component
-            ending = parts.operations.ending
+        with self._make_server() as server:
+            with trio.open_signal_receiver(*HELD_SIGNALS) as arrivals:
+                heed_signals()
+                async with trio.open_nursery() as nursery:
+                    parts = await self._assemble(nursery)
+                    await self._set_going(parts, nursery)
+                    nursery.start_soon(server.serve, parts.operations)
+                    await _wait_over(parts, server, Heed(arrivals, parts, nursery))
+                    nursery.cancel_scope.cancel()  # ends what waits, and no component
+                ending = parts.operations.ending
+                if ending.becomes_next:
+                    hold_signals()  # before the receiver gives back what nobody has heeded
             if ending.becomes_next:
                 await parts.legacy.save(clean=False)
+                await _wait_given_back()
                 become_next_program(self._start, server.listener)
             await parts.legacy.save(clean=not ending.survivors)
             await self._chores.settle_logs(self._logs)
@@ -156,6 +157,7 @@ class Daemon:
             logs=self._logs,
             events=events,
             state=self._state,
+            look=LookAside(),
             clock=self._clock,
             boot_id=succession.boot_id,
         )
@@ -232,10 +234,11 @@ class Daemon:
         journal.record("daemon_started", pid=os.getpid(), version=__version__)
         for problem in succession.left.problems:
             log.warning("%s", problem)
+        # First of all what is held back: also where threads are short, strays have to be looked for.
+        await nursery.start(parts.processes.serve)
         await succession.end_strays(specs, parts.processes, journal)
         succession.tell_lost_exits(specs, parts.events, journal, self._state, self._logs)
         nursery.start_soon(self._end_stray_containers, parts)
-        nursery.start_soon(parts.processes.serve)
         await nursery.start(supervisor.run)
         # From here on the records of the components are this daemon's: whatever they say is to go on.
         parts.legacy.remember()
@@ -257,21 +260,55 @@ class Daemon:
         self._own_log.reopen()
 
 
-async def _heed(arrivals: AsyncIterator[int], parts: Parts) -> None:
-    """Do what signals ask for: an orderly end, a faster one, a reload."""
-    supervisor, operations = parts.supervisor, parts.operations
-    asked_at: float | None = None
-    async with trio.open_nursery() as nursery:
-        async for number in arrivals:
-            if number == signals.SIGHUP:
-                nursery.start_soon(_reload, operations)
-            elif number in IDLE_SIGNALS:
-                log.info("%s means nothing here and is ignored", signals.Signals(number).name)
-            elif asked_at is None:  # though an operator may have asked already: only the second signal is impatient
-                asked_at = trio.current_time()
-                nursery.start_soon(operations.shutdown)
-            elif trio.current_time() - asked_at > SAME_SIGNAL:
-                nursery.start_soon(supervisor.hurry)
+class Heed:
+    """Does in ``nursery`` what signals ask for: an orderly end, a faster one, a reload."""
+
+    def __init__(self, arrivals: AsyncIterator[int], parts: Parts, nursery: trio.Nursery) -> None:
+        self._arrivals = arrivals
+        self._parts = parts
+        self._nursery = nursery
+        self._asked_at: float | None = None
+
+    async def serve(self) -> None:
+        """Heed signals until cancelled. What was begun goes on, and what arrives is there for the next call."""
+        async for number in self._arrivals:
+            self._do(number)
+
+    def _do(self, number: int) -> None:
+        operations = self._parts.operations
+        if number == signals.SIGHUP:
+            self._nursery.start_soon(_reload, operations)
+        elif number in IDLE_SIGNALS:
+            log.info("%s means nothing here and is ignored", signals.Signals(number).name)
+        elif self._asked_at is None:  # though an operator may have asked already: only the second is impatient
+            self._asked_at = trio.current_time()
+            operations.expect_shutdown()
+            self._nursery.start_soon(operations.shutdown)
+        elif trio.current_time() - self._asked_at > SAME_SIGNAL:
+            self._nursery.start_soon(self._parts.supervisor.hurry)
+
+
+async def _wait_over(parts: Parts, server: ControlServer, heed: Heed) -> None:
+    """Wait until there is nothing left to do but to end, or to go on as the next program.
+
+    Once this returns no signal is heeded any more: one that was taken in before is carried out first.
+    """
+    while not parts.operations.is_over:
+        async with trio.open_nursery() as heeding:
+            heeding.start_soon(heed.serve)
+            await parts.operations.wait_end()
+            with trio.move_on_after(ANSWER_BOUND):
+                await server.wait_answered()
+            with trio.move_on_after(REMOVAL_BOUND):
+                await parts.containers.wait_removed()
+            heeding.cancel_scope.cancel()
+
+
+async def _wait_given_back() -> None:
+    """Wait until signals that were on their way to the receiver when it was closed are signals again."""
+    passed = trio.Event()
+    trio.lowlevel.current_trio_token().run_sync_soon(passed.set)
+    await passed.wait()
 
 
 async def _reload(operations: DaemonOperations) -> None:
@@ -282,7 +319,7 @@ async def _reload(operations: DaemonOperations) -> None:
 
 
 async def _log_events(journal: Journal, task_status: trio.TaskStatus[None]) -> None:
-    with journal.watch(None) as feed:
+    with journal.watch() as feed:
         task_status.started()
         try:
             while True:

@@ -8,10 +8,10 @@ import os
 import sys
 import traceback
 from collections.abc import Callable
-from datetime import UTC, datetime
 from types import TracebackType
 
 from stigmerd.core.event import Entry
+from stigmerd.core.instant import rfc3339
 
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
@@ -23,7 +23,7 @@ class TextFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """One line, and the traceback of a bug under it."""
-        line = f"{_at(record)} {record.levelname.lower():<7} {_one_line(record.getMessage())}"
+        line = f"{rfc3339(record.created)} {record.levelname.lower():<7} {_one_line(record.getMessage())}"
         return f"{line}\n{_traceback(record)}" if record.exc_info else line
 
 
@@ -32,7 +32,7 @@ class JsonFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """One line."""
-        entry = {"time": _at(record), "level": record.levelname.lower(), "message": record.getMessage()}
+        entry = {"time": rfc3339(record.created), "level": record.levelname.lower(), "message": record.getMessage()}
         if record.exc_info:
             entry["traceback"] = _traceback(record)
         return json.dumps(entry)
@@ -113,10 +113,6 @@ def log_entry(entry: Entry) -> None:
 def say(sentence: str) -> None:
     """Tell whoever started the daemon, before there is a log."""
     print(f"stigmerd: {sentence}", file=sys.stderr, flush=True)
-
-
-def _at(record: logging.LogRecord) -> str:
-    return f"{datetime.fromtimestamp(record.created, UTC).isoformat(timespec='milliseconds')[:-6]}Z"
 
 
 def _one_line(text: str) -> str:

@@ -10,6 +10,7 @@ import signal as signals
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from typing import Any
 
 import trio
@@ -20,6 +21,7 @@ from stigmerd.core.order import Change
 from stigmerd.core.spec import ComponentSpec, StackSpec
 from stigmerd.core.status import StatusDocument
 from stigmerd.daemon.configuration import Configuration
+from stigmerd.daemon.lookup import Lookup
 from stigmerd.daemon.reexec import ask_next_program
 from stigmerd.daemon.report import Report
 from stigmerd.daemon.start import Start
@@ -27,6 +29,9 @@ from stigmerd.engine.component import Component
 from stigmerd.engine.operations import Answer, EventFeed, Refusal, RefusedError
 from stigmerd.engine.ports import Life
 from stigmerd.engine.supervisor import Supervisor
+
+READ_BOUND = 30.0
+"""Seconds for reading the event history, after other subscribers have."""
 
 FORBIDDEN_SIGNALS = frozenset({"SIGKILL", "SIGSTOP"})
 
@@ -56,6 +61,7 @@ class DaemonOperations:
         self._configuration = configuration
         self._report = report
         self._on_reload = on_reload
+        self._reading = Lookup("the event history", bound=READ_BOUND)
         self._reloading = False
         self._end = trio.Event()
         self._ending = Ending()
@@ -64,6 +70,11 @@ class DaemonOperations:
     def ending(self) -> Ending:
         """How the daemon is to end. A shutdown may be asked for once more, and add to it, until nobody is answered."""
         return self._ending
+
+    @property
+    def is_over(self) -> bool:
+        """Whether :meth:`wait_end` would return at once."""
+        return self._end.is_set()
 
     async def wait_end(self) -> None:
         """Wait until the daemon is to end: everything is stopped, or the next program agreed to go on."""
@@ -81,8 +92,12 @@ class DaemonOperations:
         return await self._report.explain(known)
 
     def watch_events(self, since: int | None, names: Sequence[str] = ()) -> AbstractContextManager[EventFeed]:
-        """Subscribe to the history."""
-        return self._supervisor.journal.watch(since, self._known(names) if names else ())
+        """Subscribe to the history. What of it was written before is read in a thread: it may be 32 MiB."""
+        journal = self._supervisor.journal
+        known = self._known(names) if names else ()
+        if since is None:
+            return journal.watch(known)
+        return journal.watch(known, lambda until: self._reading.do(partial(journal.read, since, until)))
 
     async def wait_status_change(self, seen: int) -> int:
         """Wait for another version of the status."""
@@ -173,6 +188,7 @@ class DaemonOperations:
 
     async def shutdown(self, *, timeout: float | None = None, now: bool = False) -> tuple[Answer, ...]:
         """Stop everything, then let the daemon end. Asked again, it only becomes faster."""
+        self.expect_shutdown()
         cap = _cap(timeout, now)
         if not self._supervisor.is_closing:
             self._supervisor.journal.record("daemon_stopping", reason="shutdown")
@@ -183,6 +199,12 @@ class DaemonOperations:
         self._ending = replace(self._ending, survivors=survivors)
         self._end.set()
         return answers
+
+    def expect_shutdown(self) -> None:
+        """Take back that the next program goes on: a shutdown has the last word, also before it has begun."""
+        if self._ending.becomes_next:
+            self._ending = replace(self._ending, becomes_next=False)
+            self._end = trio.Event()
 
     async def reexec(self) -> None:
         """Become the program that is installed now, once it has shown that it loads this configuration."""

@@ -14,17 +14,21 @@ from typing import NoReturn
 
 import trio
 
-from stigmerd.adapters.processes.spawn import hold_signals
+from stigmerd.adapters.processes.proc import signal_name
+from stigmerd.core.exit_status import ExitStatus
 from stigmerd.daemon.start import BACKGROUND, INHERITANCE, Inheritance, Start
 
 CHECK_BOUND = 15.0
 """Seconds for a new program to load the configuration before the daemon becomes it."""
 
+REAP_BOUND = 1.0
+"""Seconds for a new program that was killed to be gone."""
+
 
 async def ask_next_program(start: Start, source: str | None) -> str | None:
     """What the next program has against the configuration in ``source``; None where it has nothing.
 
-    It is not waited for after the bound, as trio.run_process would: it may hang where no kill reaches it.
+    It is not waited for long after the bound, as trio.run_process would: it may hang where no kill reaches it.
     """
     same = ["--config", source] if source is not None else []
     process = await trio.lowlevel.open_process(
@@ -35,30 +39,38 @@ async def ask_next_program(start: Start, source: str | None) -> str | None:
         env=dict(start.environment),
     )
     assert process.stderr is not None
-    said = b""
+    said, code = b"", None
     try:
         with trio.move_on_after(CHECK_BOUND):
             async with process.stderr:
                 async for part in process.stderr:
                     said += part
-            await process.wait()
+            code = await process.wait()
     finally:
-        if process.poll() is None:
-            process.kill()
-    if process.returncode == 0:
+        process.kill()  # does nothing to one that has ended
+        with trio.move_on_after(REAP_BOUND, shield=True):
+            await process.wait()
+    return _objection(code, said.decode("utf-8", "backslashreplace").strip())
+
+
+def _objection(code: int | None, said: str) -> str | None:
+    """What a check that ended with ``code``, None where it did not end, has against the configuration."""
+    if code is None:
+        return f"it did not answer within {CHECK_BOUND:g} s"
+    if code == 0:
         return None
-    return said.decode("utf-8", "backslashreplace").strip() or f"it did not answer within {CHECK_BOUND:g} s"
+    status = ExitStatus(code=code) if code > 0 else ExitStatus(signal=signal_name(-code))
+    return said or f"it ended without a word: {status}"
 
 
 def become_next_program(start: Start, listener: socket.socket) -> NoReturn:
-    """Replace this program in place."""
+    """Replace this program in place. Signals are held by now: they wait for the next one."""
     os.set_inheritable(start.lock, True)
     listener.set_inheritable(True)
     inherited = Inheritance(lock=start.lock, listener=listener.fileno(), nofile=start.children_nofile)
     environment = {**start.environment, INHERITANCE: inherited.to_text()}
     if not start.foreground:
         environment[BACKGROUND] = "1"
-    hold_signals()
     os.execve(sys.executable, _command_line(start), environment)
 
 

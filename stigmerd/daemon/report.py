@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
@@ -25,11 +25,15 @@ from stigmerd.core.status import (
     to_plain,
 )
 from stigmerd.daemon.configuration import Configuration
+from stigmerd.daemon.lookup import Lookup
 from stigmerd.engine.ports import Clock, Life
 from stigmerd.engine.supervisor import Supervisor
 
 USAGE_BOUND = 1.0
 """Seconds for looking at what a component uses."""
+
+EXPLAIN_BOUND = 10.0
+"""Seconds for reading the history and the end of a log."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +41,7 @@ class Report:
     """What is so now.
 
     ``began`` is an instant, ``began_at`` the same for people. ``problems`` gives sentences about the
-    daemon; what is empty is left out.
+    daemon; what is empty is left out. ``explaining`` looks at what a report is made of.
     """
 
     supervisor: Supervisor
@@ -47,6 +51,7 @@ class Report:
     began: float
     began_at: str
     problems: Callable[[], Iterable[str | None]]
+    explaining: Lookup = field(default_factory=lambda: Lookup("the history or the log", bound=EXPLAIN_BOUND))
 
     async def status(self, names: Sequence[str], *, verbose: bool) -> StatusDocument:
         """The status document of the components with these names; ``verbose``: with what they use."""
@@ -62,15 +67,19 @@ class Report:
         return StatusDocument(daemon=self._daemon(), healthy=is_stack_healthy(components), components=components)
 
     async def explain(self, name: str) -> dict[str, Any]:
-        """The report on a component's last failure, as plain values."""
+        """The report on a component's last failure, as plain values.
+
+        Raises:
+            RefusedError: the history or the log does not answer.
+        """
         everything = tuple(self._component(other) for other in self.supervisor.board.names())
         document = self._component(name)
-        events = await trio.to_thread.run_sync(self.supervisor.journal.history, name)
 
         def look() -> ExplainReport:
+            events = self.supervisor.journal.history(name)
             return build_report(document, everything, events, lambda n: tail_texts(document.log, n), self.clock.wall())
 
-        plain: dict[str, Any] = to_plain(await trio.to_thread.run_sync(look))
+        plain: dict[str, Any] = to_plain(await self.explaining.do(look))
         return plain
 
     def _component(self, name: str) -> ComponentDocument:

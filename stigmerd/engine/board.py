@@ -10,11 +10,11 @@ import msgspec
 from trio_util import AsyncValue, wait_any
 
 from stigmerd.core.health import NEW_STREAK, Streak, Verdict
+from stigmerd.core.instant import rfc3339
 from stigmerd.core.lifecycle import NEW, Phase, State
 from stigmerd.core.record import Identity
 from stigmerd.core.spec import ComponentSpec, Condition, ProbeKind
 from stigmerd.core.status import ComponentDocument, ExitDocument, ProbeDocument
-from stigmerd.engine.journal import rfc3339
 
 KEPT_DURATIONS = 100
 """Attempts of a probe that its latency is told from."""

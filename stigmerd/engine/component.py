@@ -18,6 +18,7 @@ import trio
 from stigmerd.core.exit_status import ExitStatus, judge
 from stigmerd.core.exit_status import Verdict as ExitVerdict
 from stigmerd.core.health import Streak, Verdict
+from stigmerd.core.instant import rfc3339
 from stigmerd.core.lifecycle import Command, Event, FailedBecause, Phase, State, step, under_policy
 from stigmerd.core.record import Identity
 from stigmerd.core.spec import ComponentSpec, ProbeKind, ProcessSpec
@@ -27,7 +28,7 @@ from stigmerd.engine.checkup import Checkup
 from stigmerd.engine.course import Course
 from stigmerd.engine.gate import Gate, is_always_open
 from stigmerd.engine.inheritance import Alive, Dead, Intent, LastWords, Nothing, Remains, Unkillable, find
-from stigmerd.engine.journal import Journal, rfc3339
+from stigmerd.engine.journal import Journal
 from stigmerd.engine.launch import Launch, Unborn
 from stigmerd.engine.life import Ended, Tenure
 from stigmerd.engine.mailbox import Ask, Mailbox, Respec, Seen
@@ -524,10 +525,13 @@ class Component:
 
     async def _prove_life(self) -> None:
         """Find out what became of the life that an earlier daemon left, and go on from there."""
-        words = LastWords(self._journal, self._view)
-        self._cause, self._course.condemned = words.cause, words.condemned
+        words = LastWords({}, self._state.phase)
+        if self._state.phase in {Phase.STOPPING, Phase.CONDEMNED}:
+            words = await LastWords.read(self._journal, self._view)
+            self._cause, self._course.condemned = words.cause, words.condemned
         found = await find(self._view, self._launcher, on_delay=lambda why: self._show(note=why))
         if not isinstance(found, Nothing | Alive):
+            words = await LastWords.read(self._journal, self._view)
             self._course.told_exit = words.exit
         match found:
             case Nothing():

@@ -5,7 +5,7 @@ It is found out here, and told as a value; how the component goes on from there 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import trio
@@ -62,43 +62,44 @@ Found = Nothing | Intent | Dead | Alive | Remains | Unkillable
 class LastWords:
     """What the last daemon said of the present life: it may have died before that was in the state."""
 
-    def __init__(self, journal: Journal, view: View) -> None:
-        self._journal = journal
-        self._name = view.spec.name
-        self._state = view.state
+    def __init__(self, told: Mapping[str, Entry], phase: Phase) -> None:
+        self._told = told
+        self._phase = phase
+
+    @classmethod
+    async def read(cls, journal: Journal, view: View) -> LastWords:
+        """Look them up in the history, which takes its time where that is long."""
+        return cls(await journal.former(view.spec.name, view.state.life), view.state.phase)
 
     @property
     def is_born(self) -> bool:
         """Whether a process or container had come to be."""
-        return self._told("starting") is not None
+        return "starting" in self._told
 
     @property
     def refusal(self) -> str | None:
         """Why none did, where that was known."""
-        told = self._told("start_failed")
+        told = self._told.get("start_failed")
         return told.message if told is not None else None
 
     @property
     def exit(self) -> Entry | None:
         """The leader's exit."""
-        return self._told("exited")
+        return self._told.get("exited")
 
     @property
     def cause(self) -> str | None:
         """Why the life was being stopped."""
-        told = self._told("stopping") if self._state.phase is Phase.STOPPING else None
+        told = self._told.get("stopping") if self._phase is Phase.STOPPING else None
         return told.reason if told is not None else None
 
     @property
     def condemned(self) -> Condemnation | None:
         """Which probe had condemned the life that was being ended for it."""
-        told = self._told("unhealthy") if self._state.phase is Phase.CONDEMNED else None
+        told = self._told.get("unhealthy") if self._phase is Phase.CONDEMNED else None
         if told is None:
             return None
         return Condemnation(probe=str(told.details.get("probe", "")), evidence=str(told.details.get("evidence", "")))
-
-    def _told(self, event: str) -> Entry | None:
-        return self._journal.former(self._name, self._state.life, event)
 
 
 async def find(view: View, launcher: Launcher, on_delay: Callable[[str], None]) -> Found:

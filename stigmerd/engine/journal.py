@@ -3,36 +3,35 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from functools import partial
 
 import trio
 
 from stigmerd.core.event import Entry
-from stigmerd.engine.ports import Clock, EventStore
+from stigmerd.core.instant import rfc3339
+from stigmerd.engine.ports import Clock, EventStore, Look
 
 FEED_LIMIT = 1000
 """Entries that wait for one slow subscriber before the oldest are missed."""
 
 
-LAST_INSTANT = 253_402_300_799.0
-"""The last second that RFC 3339 can name. A backoff may be configured to end later."""
-
-
-def rfc3339(seconds: float) -> str:
-    """An instant since the epoch as RFC 3339 in UTC with milliseconds."""
-    return f"{datetime.fromtimestamp(min(seconds, LAST_INSTANT), UTC).isoformat(timespec='milliseconds')[:-6]}Z"
+Backlog = Callable[[], Awaitable[Sequence[Entry]]]
+"""Reads what a subscriber asked for of the history, oldest first. It may take its time, and bounds it."""
 
 
 class Feed:
-    """One subscriber's queue: bounded, so that a reader that does not read costs a fixed amount."""
+    """One subscriber's queue: bounded, so that a reader that does not read costs a fixed amount.
 
-    def __init__(self, backlog: Sequence[Entry], names: frozenset[str]) -> None:
+    A ``backlog`` is read when the first entry is asked for, and comes before what has arrived until then.
+    """
+
+    def __init__(self, names: frozenset[str], backlog: Backlog | None = None) -> None:
         self._names = names
-        self._entries: deque[Entry] = deque(entry for entry in backlog if self._concerns(entry))
-        # The history that a reader asked for is not held against it.
-        self._limit = len(self._entries) + FEED_LIMIT
+        self._backlog = backlog
+        self._entries: deque[Entry] = deque()
+        self._limit = FEED_LIMIT
         self._missed = 0
         self._arrived = trio.Event()
 
@@ -40,7 +39,7 @@ class Feed:
         """Queue one entry, at the cost of the oldest where the reader is too slow."""
         if not self._concerns(entry):
             return
-        if len(self._entries) >= self._limit:
+        if self._backlog is None and len(self._entries) >= self._limit:
             self._entries.popleft()
             self._missed += 1
         self._entries.append(entry)
@@ -49,6 +48,8 @@ class Feed:
     async def receive(self) -> tuple[int, Entry]:
         """The next entry, after how many that were missed."""
         await trio.lowlevel.checkpoint()
+        if self._backlog is not None:
+            await self._read_backlog(self._backlog)
         await self.wait_arrival()
         missed, self._missed = self._missed, 0
         return missed, self._entries.popleft()
@@ -73,6 +74,13 @@ class Feed:
         """All that still waits, without waiting for more."""
         return self.take(len(self._entries))
 
+    async def _read_backlog(self, backlog: Backlog) -> None:
+        entries = [entry for entry in await backlog() if self._concerns(entry)]
+        self._entries.extendleft(reversed(entries))
+        # Neither the history that a reader asked for is held against it, nor what came while that was read.
+        self._limit = len(self._entries) + FEED_LIMIT
+        self._backlog = None
+
     def _concerns(self, entry: Entry) -> bool:
         return not self._names or entry.component in self._names
 
@@ -84,9 +92,10 @@ class Journal:
     entry announces only then.
     """
 
-    def __init__(self, store: EventStore, clock: Clock) -> None:
+    def __init__(self, store: EventStore, clock: Clock, look: Look) -> None:
         self._store = store
         self._clock = clock
+        self._look = look
         self._feeds: list[Feed] = []
         self._former: dict[str, dict[str, Entry]] | None = None
 
@@ -116,23 +125,34 @@ class Journal:
             feed.put(entry)
         return entry
 
+    def read(self, since: int, until: int) -> list[Entry]:
+        """What the history still holds above ``since``, up to ``until``, oldest first. Takes seconds where there
+        is much: to be called in a thread, where there is a loop that others wait for."""
+        return [entry for entry in self._store.read_since(since) if entry.seq <= until]
+
     def history(self, component: str) -> list[Entry]:
-        """What the history still holds about one component, oldest first."""
+        """What the history still holds about one component, oldest first. To be called like :meth:`read`."""
         return [entry for entry in self._store.read_since(0) if entry.component == component]
 
-    def former(self, component: str, life: int, event: str) -> Entry | None:
-        """What an earlier daemon wrote of a component's last life. The files are read once, at the first
-        question: after a reboot there may be a thousand."""
+    async def former(self, component: str, life: int) -> Mapping[str, Entry]:
+        """What an earlier daemon wrote of a component's last life, by event. The files are read once, at the
+        first question: after a crash there may be a thousand."""
+        if self._former is None:
+            await self._look(self._recall)
+        entries = (self._former or {}).get(component, {})
+        return {event: entry for event, entry in entries.items() if entry.life == life}
+
+    def _recall(self) -> None:
         if self._former is None:
             self._former = _last_lives(self._store.read_since(0))
-        entry = self._former.get(component, {}).get(event)
-        return entry if entry is not None and entry.life == life else None
 
     @contextmanager
-    def watch(self, since: int | None, names: Sequence[str] = ()) -> Iterator[Feed]:
-        """Subscribe to the entries with a higher ``seq`` than ``since``, or to new ones only."""
-        backlog = self._store.read_since(since) if since is not None else []
-        feed = Feed(backlog, frozenset(names))
+    def watch(
+        self, names: Sequence[str] = (), read: Callable[[int], Awaitable[Sequence[Entry]]] | None = None
+    ) -> Iterator[Feed]:
+        """Subscribe to new entries; before them, what ``read`` gives of the history up to the number it is told."""
+        backlog = partial(read, self._store.last_seq) if read is not None else None
+        feed = Feed(frozenset(names), backlog)
         self._feeds.append(feed)
         try:
             yield feed

@@ -50,7 +50,11 @@ class EventFeed(Protocol):
     """A subscription to the event history: lossless for a reader that keeps up."""
 
     async def receive(self) -> tuple[int, Entry]:
-        """The next entry, after how many that were missed because the reader was too slow."""
+        """The next entry, after how many that were missed because the reader was too slow.
+
+        Raises:
+            RefusedError: the history that was asked for cannot be read.
+        """
         ...
 
     def give_up(self) -> int:

@@ -4,15 +4,17 @@ exceptions they may raise. Nothing else of an adapter is known to the engine.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from stigmerd.core.event import Entry
 from stigmerd.core.exit_status import ExitStatus
 from stigmerd.core.health import Outcome
 from stigmerd.core.record import ComponentRecord, Identity
 from stigmerd.core.spec import ComponentSpec, Handler, LogPolicy
+
+T = TypeVar("T")
 
 
 class SpawnFailedError(Exception):
@@ -256,6 +258,14 @@ class StateStore(Protocol):
         ...
 
 
+class Look(Protocol):
+    """Looks at what may be large, or slow to answer, while everything else goes on."""
+
+    async def __call__(self, look: Callable[[], T]) -> T:
+        """What the look finds."""
+        ...
+
+
 class Clock(Protocol):
     """Instants that mean something outside this process."""
 
@@ -279,5 +289,6 @@ class World:
     logs: Logs
     events: EventStore
     state: StateStore
+    look: Look
     clock: Clock
     boot_id: str

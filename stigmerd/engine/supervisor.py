@@ -61,7 +61,7 @@ class Supervisor:
 
     def __init__(self, specs: Mapping[str, ComponentSpec], world: World, restored: Mapping[str, View]) -> None:
         self.board = Board()
-        self.journal = Journal(world.events, world.clock)
+        self.journal = Journal(world.events, world.clock, world.look)
         self._world = world
         self._turns = Turns()
         self._specs: dict[str, ComponentSpec] = dict(specs)

@@ -133,7 +133,7 @@ async def bench(
         )
         try:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(launcher.serve)
+                await nursery.start(launcher.serve)
                 try:
                     yield Bench(launcher, folder, platform)
                 finally:

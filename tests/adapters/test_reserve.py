@@ -7,7 +7,7 @@ import os
 import resource
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -79,6 +79,34 @@ async def test_job_that_was_given_up_holds_up_only_the_thread() -> None:
         assert scope.cancelled_caught
         go_on.set()
         assert await reserve.run(lambda: "done", trio.CapacityLimiter(1)) == "done"
+
+
+@pytest.mark.parametrize("is_held_back", [True, False])
+async def test_job_for_which_no_thread_could_be_held_back_waits_until_there_is_one(is_held_back: bool) -> None:
+    done: list[str] = []
+
+    async def run(reserve: Reserve) -> None:
+        done.append(await reserve.run(lambda: "done", trio.CapacityLimiter(1)))
+
+    with trio.fail_after(10), ExitStack() as stack:
+        async with trio.open_nursery() as jobs:
+            with no_more_threads():
+                reserve = Reserve()
+                if is_held_back:
+                    stack.enter_context(reserve)
+                jobs.start_soon(run, reserve)
+                await trio.sleep(0.3)
+                assert done == []
+        assert done == ["done"]
+
+
+async def test_thread_that_a_shortage_refused_is_held_back_for_the_next_one() -> None:
+    with trio.fail_after(10), ExitStack() as stack:
+        with no_more_threads():
+            reserve = stack.enter_context(Reserve())
+        assert await reserve.run(lambda: "done", trio.CapacityLimiter(1)) == "done"
+        with no_more_threads():
+            assert await reserve.run(lambda: threading.current_thread().name, trio.CapacityLimiter(1)) == "reserve"
 
 
 async def test_what_a_shortage_refuses_is_tried_until_it_is_over() -> None:

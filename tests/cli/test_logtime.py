@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 
@@ -9,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stigmerd.cli.logs import JsonPrinter
 from stigmerd.cli.logtime import interleave, parse_time, stamp
 
 NOW = 1769054412.0
@@ -88,6 +90,21 @@ def test_no_line_breaks_the_parser(data: bytes) -> None:
 def test_lines_of_one_log_keep_their_order(lines: list[bytes]) -> None:
     merged = interleave({"a": stamp("a", lines, NOW), "b": stamp("b", [b"1769054450 other"], NOW)})
     assert [entry.data for entry in merged if entry.name == "a"] == lines
+
+
+@pytest.mark.parametrize(
+    ("line", "at"),
+    [
+        (b"9999-12-31T23:59:59-14:00 late", "9999-12-31T23:59:59.000Z"),
+        (b"0001-01-01T00:00:00+14:00 early", "0001-01-01T00:00:00.000Z"),
+    ],
+)
+def test_line_whose_time_has_no_name_in_utc_is_printed_with_the_nearest_that_has(
+    line: bytes, at: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for entry in stamp("a", [line], NOW):
+        JsonPrinter().write(entry)
+    assert json.loads(capsys.readouterr().out)["at"] == at
 
 
 def test_lines_are_interleaved_and_those_without_a_time_stay_after_the_line_before() -> None:

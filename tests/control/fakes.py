@@ -37,6 +37,7 @@ class FakeOperations:
         self.changed = trio.Event()
         self.feeds: list[Feed] = []
         self.history: list[Entry] = []
+        self.is_hung = False
 
     async def status(self, names: Sequence[str] = (), *, verbose: bool = False) -> StatusDocument:
         self._note("status", names=tuple(names), verbose=verbose)
@@ -81,7 +82,14 @@ class FakeOperations:
     def watch_events(self, since: int | None, names: Sequence[str] = ()) -> Iterator[Feed]:
         self._check(names)
         backlog = [entry for entry in self.history if since is not None and entry.seq > since]
-        feed = Feed(backlog, frozenset(names))
+
+        async def read() -> list[Entry]:
+            await self.work.wait()
+            if self.is_hung:
+                raise RefusedError(Refusal.FAILED, "the event history does not answer")
+            return backlog
+
+        feed = Feed(frozenset(names), read if since is not None else None)
         self.feeds.append(feed)
         self.subscribed.value += 1
         try:

@@ -320,6 +320,32 @@ async def test_long_history_is_not_held_against_a_subscriber_that_reads(serve: S
         assert [(await peer.receive() or {})["params"]["seq"] for _ in range(3001)] == list(range(1, 3002))
 
 
+async def test_subscriber_of_a_history_that_takes_long_to_read_is_answered_all_the_while(serve: Serve) -> None:
+    async with serve() as served, await served.connect() as peer:
+        served.operations.record()
+        served.operations.work = trio.Event()
+        assert (await peer.call("events.subscribe", since=0))["result"] == {}
+        assert "result" in await peer.call("hello")
+        for _ in range(3000):
+            served.operations.record()
+        served.operations.work.set()
+        assert [(await peer.receive() or {})["params"]["seq"] for _ in range(3001)] == list(range(1, 3002))
+
+
+async def test_subscriber_of_a_history_that_does_not_answer_is_told_what_it_missed_since_and_closed(
+    serve: Serve,
+) -> None:
+    async with serve() as served, await served.connect() as peer:
+        served.operations.work = trio.Event()
+        served.operations.is_hung = True
+        await peer.call("events.subscribe", since=0)
+        served.operations.record()
+        served.operations.work.set()
+        assert await peer.receive_all() == [{"jsonrpc": "2.0", "method": "missed", "params": {"count": 1}}]
+        await served.operations.subscribed.wait_value(0)
+    assert served.problems == [("a subscriber was let go: the event history does not answer", None)]
+
+
 async def test_subscription_to_an_unknown_component_is_refused(serve: Serve) -> None:
     async with serve() as served, await served.connect() as peer:
         assert error_code(await peer.call("events.subscribe", names=["nobody"])) == 1

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Callable
+from typing import TypeVar
+
 import pytest
 import trio
 from msgspec.structs import replace
@@ -26,6 +30,8 @@ from stigmerd.engine.restore import (
 )
 from tests.engine.conftest import Supervise
 from tests.engine.fakes import BOOT_ID, FakeLife, FakeWorld, Program, component
+
+T = TypeVar("T")
 
 LIFE = Identity(nonce="3-abc", boot_id=BOOT_ID, pid=4711, start_ticks=1)
 INTENT = Identity(nonce="3-abc", boot_id=BOOT_ID)
@@ -272,3 +278,22 @@ async def test_stop_now_ends_a_spawn_that_is_under_way_rather_than_giving_it_up(
     assert [answer.ok for answer in answers] == [True]
     assert not world.launcher.last("web").is_alive()
     assert "start_failed" not in world.events.of("web")
+
+
+async def test_history_that_takes_long_to_read_holds_up_only_whose_end_may_be_in_it(
+    supervise: Supervise, world: FakeWorld, autojump_clock: MockClock
+) -> None:
+    async def look_for_long(look: Callable[[], T]) -> T:
+        await trio.sleep(5)
+        return look()
+
+    told(world, "exited", code=0)
+    world.world = dataclasses.replace(world.world, look=look_for_long)
+    restored = {"web": left(Phase.RUNNING)}
+    began = trio.current_time()
+    async with supervise(component(), component("other"), restored=restored) as supervisor:
+        (answer,) = await supervisor.start(["other"], "operator")
+        assert (answer.ok, trio.current_time() - began < 1) == (True, True)
+        await supervisor.wait_proven()
+        assert trio.current_time() - began == 5
+        assert supervisor.component("web").view.last_exit == ExitDocument(code=0, at="then")

@@ -31,6 +31,7 @@ FLUSH, INIT, OPENDIR, READDIR, RELEASEDIR, ACCESS, INTERRUPT, BATCH_FORGET = 25,
 
 HEADER = struct.Struct("=IIQQIIII")
 UNANSWERED = {FORGET, INTERRUPT, BATCH_FORGET}
+MS_BIND, MNT_DETACH = 4096, 2
 BUFFER = 1024 * 1024
 ROOT = 1
 
@@ -69,7 +70,19 @@ def slow_folder(at: Path, content: Path) -> Iterator[SlowFolder]:
         finally:
             server.kill()  # closes the connection: all its requests fail
             server.wait()
-            ctypes.CDLL(None).umount2(os.fsencode(at), 2)  # MNT_DETACH
+            ctypes.CDLL(None).umount2(os.fsencode(at), MNT_DETACH)
+
+
+@contextmanager
+def mounted(source: Path, at: Path) -> Iterator[None]:
+    """One file of a folder at another place as well, until the end."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.mount(os.fsencode(source), os.fsencode(at), None, MS_BIND, None) != 0:
+        raise OSError(ctypes.get_errno(), "mount")
+    try:
+        yield
+    finally:
+        libc.umount2(os.fsencode(at), MNT_DETACH)
 
 
 class Server:

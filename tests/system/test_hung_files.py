@@ -7,15 +7,17 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
 from stigmerd.adapters.disk.home import Home
-from stigmerd.control.client import RemoteError
-from tests.system.daemons import LIMIT, Stack, wait_until
+from stigmerd.control.client import ControlError, RemoteError, connect
+from tests.system.daemons import LIMIT, Stack, kill, wait_until
 from tests.system.invariants import check_history, check_one_each
-from tests.system.slowfs import SlowFolder, needs_mounts, slow_folder
+from tests.system.slowfs import SlowFolder, mounted, needs_mounts, slow_folder
 
 pytestmark = [pytest.mark.crashes, needs_mounts]
 
@@ -150,6 +152,76 @@ while True:
         assert time.monotonic() - began < 5 + PROMPT
         assert (stopped.returncode, home.processes()) == (0, {}), stopped
         assert not Home.at(home.home).is_taken(), "the daemon that cannot end keeps the home from the next one"
+
+
+@contextmanager
+def slow_history(home: Stack) -> Iterator[SlowFolder]:
+    """The oldest file of the history lies where it can be made to hang; the newest one does not."""
+    content, oldest = home.home / "content", home.home / "state" / "events.jsonl.1"
+    content.mkdir()
+    (content / "oldest").touch(0o600)
+    oldest.touch(0o600)
+    with slow_folder(home.home / "slow", content) as slow, mounted(slow.path / "oldest", oldest):
+        yield slow
+
+
+def test_explain_of_a_history_that_hangs_is_refused_and_keeps_the_daemon_from_nothing(home: Stack) -> None:
+    home.configure('[component.a]\ncommand = "sleep 1000"\n[component.other]\ncommand = "sleep 1000"\n')
+    home.start()
+    home.wait_state("a", "running")
+    with ThreadPoolExecutor(5) as threads, slow_history(home) as slow:
+        slow.hold()
+        refused = [threads.submit(home.call, "explain", name="a") for _ in range(5)]
+        wait_until(lambda: hangs(home))
+        check_others_go_on(home)
+        for each in refused:
+            with pytest.raises(RemoteError, match="the history or the log does not answer"):
+                each.result(GIVEN_UP + PROMPT)
+        unanswered = threads.submit(explain_in_vain, home)
+        began = time.monotonic()
+        stopped = home.cli("stop")
+        assert time.monotonic() - began < 5 + PROMPT
+        assert (stopped.returncode, home.processes()) == (0, {}), stopped
+        assert not Home.at(home.home).is_taken(), "the daemon that cannot end keeps the home from the next one"
+        unanswered.result()
+        slow.let_go()
+
+
+def test_subscriber_to_a_history_that_hangs_holds_up_nobody(home: Stack) -> None:
+    home.configure('[component.other]\ncommand = "sleep 1000"\n')
+    home.start()
+    home.wait_state("other", "running")
+    with slow_history(home) as slow, connect(str(home.home)) as subscriber:
+        slow.hold()
+        told = subscriber.subscribe("events.subscribe", since=0)
+        wait_until(lambda: hangs(home))
+        check_others_go_on(home)
+        slow.let_go()
+        numbers = [next(told).params["seq"] for _ in home.events()]
+        assert numbers == list(range(1, len(numbers) + 1)), "a gap, or something twice"
+
+
+def test_history_that_hangs_after_a_crash_holds_up_only_whose_end_may_be_in_it(home: Stack) -> None:
+    home.configure('[component.dead]\ncommand = "sleep 1000"\n[component.other]\ncommand = "sleep 1000"\n')
+    home.start()
+    before = home.wait_state("other", "running")
+    dead = home.wait_state("dead", "running")
+    home.kill()
+    kill(dead["pid"])
+    with slow_history(home) as slow:
+        slow.hold()
+        home.start()
+        assert home.wait_state("other", "running")["pid"] == before["pid"]
+        check_others_go_on(home)
+        assert home.component("dead")["life"] == 1
+        slow.let_go()
+        home.wait_state("dead", "running", life=2)
+        check_history(home.events(), {"dead": 2, "other": home.component("other")["life"]})
+
+
+def explain_in_vain(home: Stack) -> None:
+    with suppress(ControlError, OSError):
+        home.call("explain", name="a")
 
 
 def test_daemon_whose_configuration_hangs_at_the_start_says_so_and_ends(home: Stack) -> None:

@@ -21,6 +21,12 @@ pytestmark = pytest.mark.crashes
 
 SLEEPER = '[component.a]\ncommand = "sleep 1000"\n'
 
+LEAVING = """
+[component.leaving]
+command = ["sh", "-c", "trap '' TERM; while :; do sleep 1; done"]
+stop = { grace = "1500ms" }
+"""
+
 BUSY = f"""
 [component.steady]
 command = "sleep 1000"
@@ -42,10 +48,7 @@ restart = {{ initial_backoff = "1h" }}
 command = "false"
 restart = {{ policy = "never" }}
 
-[component.leaving]
-command = ["sh", "-c", "trap '' TERM; while :; do sleep 1; done"]
-stop = {{ grace = "1500ms" }}
-
+{LEAVING}
 [component.writer]
 command = ["{sys.executable}", "-S", "-c", '''
 import os, time
@@ -130,6 +133,54 @@ def test_shutdown_during_a_replacement_has_the_last_word(home: Stack, after: flo
         assert home.daemon.wait(20) == 0
         replacing.result()
     check_left_nothing(home)
+
+
+def test_shutdown_between_an_accepted_replacement_and_the_next_program_has_the_last_word(home: Stack) -> None:
+    home.configure(f"{SLEEPER}{LEAVING}")
+    home.start()
+    for name in ("a", "leaving"):
+        home.wait_state(name, "running")
+    assert home.daemon is not None
+    with ThreadPoolExecutor(1) as threads:
+        stopping = threads.submit(ignoring_the_end, home, "stop", names=["leaving"])
+        home.wait_state("leaving", "stopping")
+        assert home.call("reexec") == {}
+        home.daemon.send_signal(signal.SIGTERM)  # while the answer to the stop is waited for
+        assert home.daemon.wait(20) == 0
+        stopping.result()
+    check_left_nothing(home)
+
+
+LAST_INSTANT_PROGRAM = """
+import os, signal, time
+
+execve = os.execve
+
+def execve_after_all(*arguments):
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(0.1)
+    execve(*arguments)
+
+os.execve = execve_after_all
+"""
+"""Is asked to end at the last instant before it becomes the next program."""
+
+
+def test_shutdown_that_comes_right_before_the_exec_is_carried_out_by_the_next_program(
+    home: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (home.home / "lib").mkdir()
+    (home.home / "lib" / "sitecustomize.py").write_text(LAST_INSTANT_PROGRAM)
+    monkeypatch.setenv("PYTHONPATH", str(home.home / "lib"))
+    home.configure(SLEEPER)
+    home.start()
+    home.wait_state("a", "running")
+    assert home.daemon is not None
+    ignoring_the_end(home, "reexec")
+    assert home.daemon.wait(20) == 0
+    told = [one["event"] for one in home.events() if one["component"] is None]
+    assert told == ["daemon_started", "daemon_started", "daemon_stopping"]
+    assert home.processes() == {}
 
 
 @pytest.mark.parametrize("after", [0.05, 0.3, 0.5, 0.8])

@@ -98,6 +98,25 @@ def no_more_processes(home: Stack, group: Path | None) -> Iterator[None]:
     (group / "pids.max").write_text("max")
 
 
+THREADLESS_PROGRAM = """
+import os, sys, threading
+
+start = threading.Thread.start
+
+def start_or_not(thread):
+    if thread.name != "reserve" and os.path.exists({flag!r}) and os.path.exists({events!r}):
+        raise RuntimeError("can't start new thread")
+    start(thread)
+
+threading.Thread.start = start_or_not
+if "stigmerd" in sys.orig_argv:
+    from trio._core import _thread_cache
+    _thread_cache.IDLE_TIMEOUT = 0
+"""
+"""Takes every thread from a daemon that has written down its start, but for the one that was held back; while
+there is a flag."""
+
+
 def check_operator_is_served(home: Stack) -> None:
     """Status and stop are answered in time, of a tree in two sessions too, and nothing of it is left."""
     began = time.monotonic()
@@ -154,3 +173,20 @@ def test_without_processes_the_operator_is_served_and_restarts_that_wait_are_mad
         check_operator_is_served(home)
         assert home.component("victim")["state"] in {"starting", "restarting"}
     check_all_recovers(home)
+
+
+def test_daemon_whose_threads_run_out_during_its_start_looks_for_strays_all_the_same(
+    home: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flag, events = home.home / "flag", home.home / "state" / "events.jsonl"
+    (home.home / "lib").mkdir()
+    program = THREADLESS_PROGRAM.format(flag=str(flag), events=str(events))
+    (home.home / "lib" / "sitecustomize.py").write_text(program)
+    monkeypatch.setenv("PYTHONPATH", str(home.home / "lib"))
+    home.configure(BUSY_STACK)
+    flag.touch()
+    home.start()
+    wait_until(lambda: home.call("status")["daemon"]["problems"])
+    flag.unlink()
+    for name in NAMES:
+        home.wait_state(name, "running")

@@ -12,12 +12,12 @@ import os
 import threading
 import time
 from collections import defaultdict
-from datetime import UTC, datetime
 
 from stigmerd.adapters.disk.files import RefusedError, open_regular
 from stigmerd.adapters.disk.home import Home, HomeError
 from stigmerd.adapters.disk.rotation import Rotation, can_collapse
 from stigmerd.adapters.disk.tail import LogTail, tail_texts
+from stigmerd.core.instant import rfc3339
 from stigmerd.core.spec import LogPolicy
 
 __all__ = ["DAEMON", "LogFiles", "LogRefusedError", "LogTail", "tail_texts"]
@@ -86,8 +86,7 @@ class LogFiles:
 
         Never raises: what cannot be written is in :attr:`problems`.
         """
-        at = datetime.now(UTC).isoformat(timespec="milliseconds").removesuffix("+00:00")
-        line = f"{at}Z stigmerd[{component}]: {' '.join(text.splitlines())}\n"
+        line = f"{rfc3339(time.time())} stigmerd[{component}]: {' '.join(text.splitlines())}\n"
         self.append(component, line.encode("utf-8", "backslashreplace"))
 
     def append(self, component: str, line: bytes) -> None:

@@ -105,9 +105,10 @@ class ProcessLauncher:
         self._spawner = Spawner(self._environment, self.children, children_nofile) if platform.spawner else None
         self._tasks: trio.Nursery | None = None
 
-    async def serve(self) -> None:
+    async def serve(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Reap orphans of lives, end commands, keep the spawner and what is held back, until cancelled."""
         with self._reserve:
+            task_status.started()
             await self._serve()
 
     async def _serve(self) -> None:

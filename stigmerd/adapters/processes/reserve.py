@@ -29,28 +29,39 @@ FEW = 32
 T = TypeVar("T")
 
 
+class _NoThreadError(Exception):
+    """There is no thread for a job, not even the one that was to be held back."""
+
+
 class Reserve:
     """Runs jobs in threads, as Trio does, and one after the other in a thread of its own where none can be had.
 
-    To be used as a context; outside of it there is no such thread. A job that hangs there hangs the
-    later ones too, whose callers are bounded.
+    To be used as a context; outside of it there is no such thread, and a job waits until there is
+    another. A job that hangs there hangs the later ones too, whose callers are bounded.
     """
 
     def __init__(self) -> None:
         self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._is_wanted = False
         self._is_there = False
 
     def __enter__(self) -> Self:
-        with suppress(RuntimeError):  # there are none left already
-            threading.Thread(target=self._work, name="reserve", daemon=True).start()
-            self._is_there = True
+        self._is_wanted = True
+        self._hold_back()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._is_there = False
+        self._is_wanted = self._is_there = False
         self._jobs.put(None)
+
+    def _hold_back(self) -> None:
+        """Start the thread, unless it is there. In a shortage there may be none: a later job finds one."""
+        if self._is_wanted and not self._is_there:
+            with suppress(RuntimeError):
+                threading.Thread(target=self._work, name="reserve", daemon=True).start()
+                self._is_there = True
 
     async def run(self, job: Callable[[], T], limiter: trio.CapacityLimiter) -> T:
         """What the job returns, as soon as no shortage refuses it.
@@ -60,12 +71,15 @@ class Reserve:
         while True:
             try:
                 return await self._run_once(job, limiter)
+            except _NoThreadError:
+                pass
             except OSError as exc:
                 if exc.errno not in SHORTAGES:
                     raise
             await trio.sleep(PAUSE)
 
     async def _run_once(self, job: Callable[[], T], limiter: trio.CapacityLimiter) -> T:
+        self._hold_back()
         is_begun = False
 
         def begin() -> T:
@@ -75,9 +89,11 @@ class Reserve:
 
         try:
             return await trio.to_thread.run_sync(begin, abandon_on_cancel=True, limiter=limiter)
-        except RuntimeError:
+        except RuntimeError as exc:
             if is_begun:
                 raise
+            if not self._is_there:
+                raise _NoThreadError from exc
         return await self._run_here(job)
 
     async def _run_here(self, job: Callable[[], T]) -> T:

@@ -21,6 +21,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from types import FrameType
 
 from stigmerd.adapters.processes import prepare, proc
 from stigmerd.adapters.processes.cgroup import Leaf
@@ -118,7 +119,7 @@ def reset_signals() -> None:
 
 
 def hold_signals() -> None:
-    """Let the program that follows in this process have an operator's signals."""
+    """Let the program that follows in this process have an operator's signals. After :func:`outlast_signals`."""
     signal.pthread_sigmask(signal.SIG_BLOCK, HELD_SIGNALS)
 
 
@@ -127,8 +128,14 @@ def outlast_signals() -> None:
 
     Not SIG_IGN: that would discard what is pending while they are blocked.
     """
+
+    def outlast(number: int, _: FrameType | None) -> None:
+        # Held, it came through another thread, which holds none: it has to wait in this one, as exec keeps it there.
+        if number in signal.pthread_sigmask(signal.SIG_BLOCK, ()):
+            signal.raise_signal(number)
+
     for number in HELD_SIGNALS:
-        signal.signal(number, lambda *_: None)
+        signal.signal(number, outlast)
 
 
 def ignore_signals() -> None:
