@@ -78,7 +78,7 @@ def _run(
 
     os.environ.pop(INHERITANCE, None)
     try:
-        home = Home.at(options.home or default_home(environment))
+        home = Home.at(default_home(environment) if options.home is None else options.home)
         if options.check:
             heed_signals()
             return _check(home, options.config, environment)
@@ -152,7 +152,8 @@ def _supervise(start: Start) -> int:
         error = _start_error(exc)
         if error is None:
             raise
-        daemon_log.log.error("%s", error)
+        for sentence in str(error).splitlines():
+            daemon_log.log.error("%s", sentence)
         if not start.foreground:
             say(str(error))
         return error.code

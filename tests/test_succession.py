@@ -23,7 +23,7 @@ from stigmerd.engine.board import View
 from stigmerd.engine.journal import Journal
 from stigmerd.engine.ports import EngineUnavailableError
 from stigmerd.engine.restore import to_record
-from tests.engine.fakes import BOOT_ID, FakeWorld, component
+from tests.engine.fakes import BOOT_ID, FakeWorld, component, look_at_once
 
 WEB = component()
 OTHER_WEB = component(runs=ProcessSpec(argv=("web", "--new"), cwd="/"))
@@ -162,7 +162,7 @@ BOX = Identity(nonce="2-def", boot_id=BOOT_ID, container_id="c0ffee" * 10)
 
 
 async def test_daemon_without_containers_asks_no_engine(world: FakeWorld) -> None:
-    containers, journal = Containers(), Journal(world.events, world.clock)
+    containers, journal = Containers(), Journal(world.events, world.clock, look_at_once)
     removed = record(component("gone"), life=Identity(nonce="1-abc", boot_id=BOOT_ID, pid=2**22))
     disabled = component("box", runs=boxed().runs, enabled=False)
     await after(record(), removed).end_stray_containers(specs(WEB, disabled), containers, journal)
@@ -172,7 +172,7 @@ async def test_daemon_without_containers_asks_no_engine(world: FakeWorld) -> Non
 async def test_container_of_a_removed_component_is_ended_once_there_is_an_engine(
     world: FakeWorld, autojump_clock: MockClock
 ) -> None:
-    containers, journal = Containers(absences=2), Journal(world.events, world.clock)
+    containers, journal = Containers(absences=2), Journal(world.events, world.clock, look_at_once)
     await after(record(), record(boxed(), life=BOX)).end_stray_containers(specs(WEB), containers, journal)
     assert containers.kept == [set(), set(), set()]
     (entry,) = world.events.entries
@@ -191,7 +191,7 @@ async def test_container_of_a_removed_component_is_ended_once_there_is_an_engine
 async def test_container_is_claimed_by_a_component_that_is_one(
     world: FakeWorld, now: ComponentSpec, claimed: set[str]
 ) -> None:
-    containers, journal = Containers(), Journal(world.events, world.clock)
+    containers, journal = Containers(), Journal(world.events, world.clock, look_at_once)
     await after(record(boxed(), life=BOX)).end_stray_containers(specs(now), containers, journal)
     assert containers.kept == [claimed]
 

@@ -117,6 +117,18 @@ def test_stop_without_a_daemon_asks_also_who_has_dropped_its_environment(home: S
     assert (stopped.returncode, is_alive(pid), said.read_text()) == (0, False, "TERM\n"), stopped
 
 
+def test_every_error_of_a_configuration_has_a_line_of_its_own(home: Stack) -> None:
+    home.configure(SLEEPER + "foo = 1\nbar = 2\n")
+    ended = start_once(home)
+    assert (ended.returncode, len(ended.stderr.splitlines())) == (2, 2), ended
+
+
+def test_home_that_is_named_by_nothing_is_refused(home: Stack) -> None:
+    command = [sys.executable, "-P", "-m", "stigmerd", "--home", ""]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+    assert (ended.returncode, "is no path of a folder" in ended.stderr) == (1, True), ended
+
+
 def test_second_daemon_is_refused_even_where_the_lock_was_removed(home: Stack) -> None:
     home.configure(SLEEPER)
     home.start()
