@@ -7,7 +7,7 @@ import json
 import os
 import resource
 from collections.abc import AsyncIterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import psutil
@@ -38,7 +38,12 @@ async def at(tmp_path: Path, leaves: None) -> AsyncIterator[Bench]:
 
 
 def _helpers() -> list[psutil.Process]:
-    return [child for child in psutil.Process().children() if any("spawner.main" in word for word in child.cmdline())]
+    found = []
+    for child in psutil.Process().children():
+        with suppress(psutil.ZombieProcess):  # left by another test
+            if any("spawner.main" in word for word in child.cmdline()):
+                found.append(child)
+    return found
 
 
 async def _helper(at: Bench) -> psutil.Process:
