@@ -120,7 +120,7 @@ def reached(home: Home, *, any_protocol: bool = False) -> Iterator[Client]:
 
 @contextmanager
 def explained(home: Home) -> Iterator[None]:
-    """Turn what the client raises into what the operator reads, with the exit code of the contract."""
+    """Turn what the client raises into what the operator reads, with the exit code of docs/cli.md."""
     try:
         yield
     except DaemonAbsentError as exc:

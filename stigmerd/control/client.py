@@ -58,7 +58,7 @@ class DeadlinePassedError(ControlError):
 
 
 class RemoteError(ControlError):
-    """The daemon refused or failed. ``code`` is a number of the contract, ``name`` its ``data.code``."""
+    """The daemon refused or failed. ``code`` is a number of docs/control-channel.md, ``name`` its ``data.code``."""
 
     def __init__(self, code: int, message: str, data: dict[str, Any]) -> None:
         super().__init__(message)

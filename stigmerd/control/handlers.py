@@ -156,7 +156,7 @@ async def _status(context: Context, names: Sequence[str] = (), verbose: bool = F
 async def _start(
     context: Context, names: Sequence[str] = (), timeout: float | None = None, now: bool = False
 ) -> Mapping[str, object]:
-    # A start is always at once: the contract gives it `now` for one form of three methods.
+    # `now` changes nothing: a start is always at once. Start, stop and restart have the same parameters.
     return _components(await context.operations.start(names, timeout=timeout))
 
 

@@ -1,4 +1,4 @@
-"""How much of the daemon its peers can use: the limits of the contract, in one place."""
+"""How much of the daemon its peers can use: the limits of docs/control-channel.md, in one place."""
 
 from __future__ import annotations
 

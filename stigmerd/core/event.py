@@ -1,4 +1,4 @@
-"""One entry of the event history. See the contract's list of events and reasons."""
+"""One entry of the event history. The events and their reasons are in docs/cli.md."""
 
 from __future__ import annotations
 

@@ -14,8 +14,6 @@ import msgspec
 
 SCHEMA = 1
 
-HEALTHY_STATES = frozenset({"running", "completed"})
-
 
 class ExitDocument(msgspec.Struct, frozen=True, kw_only=True):
     """How the last failed life ended."""

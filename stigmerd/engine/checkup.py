@@ -74,7 +74,7 @@ class Checkup:
         await run_probe(kind, probe, bound, self._world.clock, self._turns, seen, unmask)
 
     async def _unmask(self, kind: ProbeKind, handler: Handler, outcome: Outcome) -> Outcome:
-        """Look whether it is this component that answered. Source: faults, "a stranger answers"."""
+        """Look whether it is this component that answered, and not a stranger on its port."""
         port = local_port(handler)
         is_startup = kind is ProbeKind.STARTUP
         now = trio.current_time()

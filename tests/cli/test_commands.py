@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -272,6 +273,13 @@ def test_previous_life_is_shown_alone(running: Stack) -> None:
     assert sum("Started web" in text for text in lines) == 1
 
 
+def opened_by(pid: int) -> list[str]:
+    """The paths of what a process has open."""
+    with suppress(psutil.Error):
+        return [file.path for file in psutil.Process(pid).open_files()]
+    return []
+
+
 def test_followed_log_survives_restarts_and_shows_a_line_within_100_ms(running: Stack) -> None:
     log = running.home / "logs" / "web.log"
     grown_up(running, "web")
@@ -284,7 +292,7 @@ def test_followed_log_survives_restarts_and_shows_a_line_within_100_ms(running: 
             target=lambda: lines.extend((time.monotonic(), text) for text in stream), daemon=True
         )
         reader.start()
-        time.sleep(0.5)  # until it follows
+        wait_until(lambda: log in {Path(fd) for fd in opened_by(follower.pid)})
         running.cli("restart", "web")
         wait_until(lambda: any(b"web is up" in text for _, text in lines))
         with log.open("ab") as end:

@@ -24,7 +24,7 @@ PIDFD_SIGNAL_PROCESS_GROUP = 1 << 2
 """Linux 6.9: the group whose number is this process's, even after its leader is gone."""
 
 LOOK_PERIOD = 0.02
-"""Seconds between looks where the platform announces no exits; within the 50 ms of the contract."""
+"""Seconds between looks where the platform announces no exits; within the 50 ms that docs/reliability.md promises."""
 
 
 class Leader:
