@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the daemon. Returns its exit code."""
-    from stigmerd.adapters.processes.spawn import reset_signals
+    from stigmerd.daemon.own_process import reset_signals
 
     reset_signals()
     given = tuple(sys.argv[1:] if arguments is None else arguments)
@@ -74,7 +74,7 @@ def _run(
     foreground: bool,
 ) -> int:
     from stigmerd.adapters.disk.store import Home, HomeError, default_home
-    from stigmerd.adapters.processes.spawn import heed_signals
+    from stigmerd.daemon.own_process import heed_signals
 
     os.environ.pop(INHERITANCE, None)
     try:
@@ -104,7 +104,7 @@ def _take(
     Raises:
         HomeError: another daemon has it, or its lock cannot be used.
     """
-    from stigmerd.adapters.processes.spawn import raise_nofile
+    from stigmerd.daemon.own_process import raise_nofile
 
     inheritance = Inheritance.from_text(inherited) if inherited is not None else None
     start = Start(
@@ -129,9 +129,9 @@ def _supervise(start: Start) -> int:
     import trio
 
     from stigmerd.adapters.disk.output import DAEMON, LogFiles
-    from stigmerd.adapters.processes.spawn import ignore_signals, outlast_signals
     from stigmerd.daemon import log as daemon_log
     from stigmerd.daemon.daemon import Daemon
+    from stigmerd.daemon.own_process import ignore_signals, outlast_signals
 
     logs = LogFiles(start.home)
     logs.recover()

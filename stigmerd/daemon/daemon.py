@@ -27,7 +27,6 @@ from stigmerd.adapters.processes import identity
 from stigmerd.adapters.processes.platform import Platform
 from stigmerd.adapters.processes.process import ProcessLauncher
 from stigmerd.adapters.processes.reserve import describe_shortage
-from stigmerd.adapters.processes.spawn import HELD_SIGNALS, IDLE_SIGNALS, heed_signals, hold_signals
 from stigmerd.config.problems import ConfigError
 from stigmerd.control.handlers import Hello
 from stigmerd.control.server import ControlServer, ControlSocketError
@@ -38,6 +37,7 @@ from stigmerd.daemon.legacy import Legacy
 from stigmerd.daemon.log import FileHandler, log_entry
 from stigmerd.daemon.lookup import LookAside
 from stigmerd.daemon.operations import DaemonOperations
+from stigmerd.daemon.own_process import HELD_SIGNALS, IDLE_SIGNALS, heed_signals, hold_signals
 from stigmerd.daemon.reexec import become_next_program
 from stigmerd.daemon.report import Report
 from stigmerd.daemon.start import Start, StartError

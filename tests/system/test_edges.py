@@ -17,12 +17,12 @@ from tests.system.invariants import check_present
 pytestmark = pytest.mark.crashes
 
 EAGER = """
-import os, stigmerd.adapters.processes.spawn as spawn
-reset = spawn.reset_signals
+import os, stigmerd.daemon.own_process as own_process
+reset = own_process.reset_signals
 def tell():
     reset()
     os.write(1, b"1")
-spawn.reset_signals = tell
+own_process.reset_signals = tell
 from stigmerd.__main__ import main
 raise SystemExit(main())
 """
