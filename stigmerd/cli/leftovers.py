@@ -11,34 +11,19 @@ import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from typing import Any
 
 import msgspec
 
 from stigmerd.adapters.disk.store import Home, read_state
 from stigmerd.cli.errors import FAILED, OK, check_names
 from stigmerd.cli.escape import escape_line
+from stigmerd.cli.reach import Answer
 from stigmerd.core.order import stop_waves
 from stigmerd.core.record import ComponentRecord
 from stigmerd.core.spec import StopPolicy
 
 ENGINE_REQUESTS = 8
 """Containers that are stopped at the same time."""
-
-
-class Answer(msgspec.Struct, frozen=True):
-    """What became of one component in an operation."""
-
-    name: str
-    state: str = ""
-    ok: bool = False
-    message: str = ""
-    survivors: tuple[int, ...] = ()
-
-
-def answers_in(result: Mapping[str, Any]) -> list[Answer]:
-    """What the daemon says of each component that an operation concerned."""
-    return msgspec.convert(result.get("components", []), list[Answer])
 
 
 def stop_without_daemon(

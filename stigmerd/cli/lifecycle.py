@@ -15,9 +15,10 @@ from stigmerd.adapters.disk.store import EventTail, Home, read_events
 from stigmerd.cli.errors import FAILED, NOT_RUNNING, OK, SILENT, CommandError, usage_error
 from stigmerd.cli.escape import escape, escape_line
 from stigmerd.cli.launch import ensure_daemon
-from stigmerd.cli.leftovers import answers_in, stop_without_daemon
+from stigmerd.cli.leftovers import stop_without_daemon
 from stigmerd.cli.progress import TICK, Progress, call_and_show, shown
 from stigmerd.cli.reach import (
+    answers_in,
     daemon_log,
     explained,
     fetch_status,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -212,3 +212,18 @@ def parse_seconds(text: str | None, option: str) -> float | None:
     if duration is None:
         raise usage_error(f"{option} {escape_line(text)}: give a duration, such as 30 or 30s or 2m")
     return duration
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """What became of one component in an operation."""
+
+    name: str
+    state: str = ""
+    ok: bool = False
+    message: str = ""
+    survivors: tuple[int, ...] = ()
+
+
+def answers_in(result: Mapping[str, Any]) -> list[Answer]:
+    """What the daemon says of each component that an operation concerned."""
+    return msgspec.convert(result.get("components", []), list[Answer])
