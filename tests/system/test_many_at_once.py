@@ -5,15 +5,24 @@ from __future__ import annotations
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import pytest
 
+from stigmerd.control.client import DaemonAbsentError
 from tests.system.daemons import Stack, wait_until
 from tests.system.invariants import check_left_nothing, check_present
 
 pytestmark = pytest.mark.crashes
 
 STACK = "".join(f'[component.c{number}]\ncommand = "sleep 1000"\n' for number in range(3))
+
+
+def answers(home: Stack) -> bool:
+    """Whether a daemon has made its socket."""
+    with suppress(DaemonAbsentError):
+        return bool(home.call("hello"))
+    return False
 
 
 def test_of_eight_daemons_at_once_one_wins_and_the_others_say_so(home: Stack) -> None:
@@ -29,6 +38,7 @@ def test_of_eight_daemons_at_once_one_wins_and_the_others_say_so(home: Stack) ->
                 said = loser.stderr.read()
                 assert (loser.returncode, len(said.splitlines())) == (1, 1), said
                 assert f"in use by the daemon with pid {winner.pid}" in said
+        wait_until(lambda: answers(home))
         home.wait_state("c2", "running")
         assert home.call("hello")["pid"] == winner.pid
         check_present(home)
