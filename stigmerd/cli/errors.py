@@ -41,6 +41,8 @@ def unknown_component(name: str, known: Iterable[str]) -> str:
     from difflib import get_close_matches  # only on the way to an error: it costs start-up time
 
     known = tuple(known)
+    if name == "all":
+        return "No component is called 'all': leave the names out, and everything is meant."
     near = get_close_matches(name, known, n=1, cutoff=0.5)
     if near:
         return f"There is no component {name!r}. Did you mean {near[0]!r}?"

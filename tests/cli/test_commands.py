@@ -110,6 +110,11 @@ def test_unknown_name_is_exit_2_with_the_nearest_one(running: Stack) -> None:
         assert (done.returncode, done.stderr) == (2, "There is no component 'wbe'. Did you mean 'web'?\n")
 
 
+def test_whoever_names_all_is_told_to_name_nobody(running: Stack) -> None:
+    done = running.cli("restart", "all")
+    assert (done.returncode, "leave the names out" in done.stderr) == (2, True), done
+
+
 def test_status_fits_a_terminal_and_has_colour(running: Stack) -> None:
     with terminal("server", "status", "--home", str(running.home), columns=50) as screen:
         output = screen.read_to_end().decode()
