@@ -400,14 +400,18 @@ def wait(
         sys.stdout.write(f"The daemon is not running: nothing of it is up (home {escape_line(place.path)}).\n")
     missing = {component.name: component for component in left or ()}
     if as_json:
-        told = [{"name": name, "state": c.state, "message": c.reason or c.last_error} for name, c in missing.items()]
+        told = [{"name": name, "state": c.state, "message": _why_not(c)} for name, c in missing.items()]
         sys.stdout.write(json.dumps({"for": condition, "missing": told}) + "\n")
     for component in missing.values():
-        old = component.state == "running"  # then its last error says nothing of why it is not as asked
-        why = component.reason or (component.last_error if not old else "") or ""
+        why = _why_not(component) or ""
         text = f"not {condition} after {limit:g} s{f': {why}' if why else ''}"
         sys.stderr.write(_complaint(component.name, component.state, text, component) + "\n")
     return FAILED if missing else OK
+
+
+def _why_not(component: ComponentDocument) -> str | None:
+    """Why it is not as asked. Of one that runs, the last error is an old one."""
+    return component.reason or (component.last_error if component.state != "running" else None)
 
 
 def _wait_for(
