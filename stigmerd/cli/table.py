@@ -36,17 +36,22 @@ NAME_KEPT = 28
 NAME_LEAST = 4
 
 
+WAS_UP = frozenset({"starting", "running", "unhealthy", "stopping"})
+"""The states of a life. Without a daemon, it may have ended since."""
+
+
 def symbol_of(component: ComponentDocument) -> Span:
-    """The symbol and colour of the component's state; grey where that is history."""
+    """The symbol and colour of the component's state; grey where that is history, and none of what has died since."""
     symbol, style = SYMBOLS.get(component.state, ("?", "busy"))
+    if component.alive is False and component.state in WAS_UP:
+        symbol, _ = SYMBOLS["stopped"]
     return Span(symbol, style if component.alive in {None, True} else "off")
 
 
 def health_of(component: ComponentDocument) -> Span:
     """One word about the component's health, as a reader would say it."""
     if component.alive is not None:
-        was_up = component.state in {"starting", "running", "unhealthy", "stopping"}
-        return Span("alive", "busy") if component.alive else Span("dead" if was_up else "-", "off")
+        return Span("alive", "busy") if component.alive else Span("dead" if component.state in WAS_UP else "-", "off")
     if component.state == "stopped":
         return Span("-" if component.enabled else "disabled", "off")
     if component.state == "running":

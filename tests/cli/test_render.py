@@ -140,8 +140,8 @@ def test_status_of_a_dead_daemon_says_who_is_still_alive() -> None:
     none = msgspec.structs.replace(RUNNER, alive=False)
     text = plain(stack(alive, dead, none, daemon=None), 100)
     assert text.startswith("✗ not supervised: last known states, still alive: stigmer-server\n")
-    assert re.search(r"stigmer-server +running +alive", text)
-    assert re.search(r"agent-runner +running +dead", text)
+    assert re.search(r"✓ +stigmer-server +running +alive", text)
+    assert re.search(r"○ +agent-runner +running +dead", text)
     assert re.search(r"workflow-runner +restarting +- ", text)
     assert "restarts in" not in text
 
