@@ -30,7 +30,7 @@ MEANINGS = {
 }
 
 
-class Verdict(enum.Enum):
+class Consequence(enum.Enum):
     """What an exit leads to, before the budget is asked."""
 
     RESTART = "restart"
@@ -66,17 +66,17 @@ class ExitStatus:
         return f"128 + {name}" if name else None
 
 
-def judge(status: ExitStatus, policy: RestartPolicy) -> Verdict:
+def judge(status: ExitStatus, policy: RestartPolicy) -> Consequence:
     """Say what the end of a life that nobody asked for leads to.
 
     An unknown status counts as a failure: a supervisor that guesses success leaves users without
     their service.
     """
     if status.code is not None and status.code in policy.fatal_exit_codes:
-        return Verdict.FATAL
+        return Consequence.FATAL
     success = status.code is not None and status.code in policy.success_exit_codes
     if policy.when is RestartWhen.ALWAYS:
-        return Verdict.RESTART
+        return Consequence.RESTART
     if success:
-        return Verdict.COMPLETE
-    return Verdict.RESTART if policy.when is RestartWhen.ON_FAILURE else Verdict.FAIL
+        return Consequence.COMPLETE
+    return Consequence.RESTART if policy.when is RestartWhen.ON_FAILURE else Consequence.FAIL

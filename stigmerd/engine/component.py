@@ -15,8 +15,7 @@ from functools import partial
 import msgspec
 import trio
 
-from stigmerd.core.exit_status import ExitStatus, judge
-from stigmerd.core.exit_status import Verdict as ExitVerdict
+from stigmerd.core.exit_status import Consequence, ExitStatus, judge
 from stigmerd.core.health import Streak, Verdict
 from stigmerd.core.instant import rfc3339
 from stigmerd.core.lifecycle import Command, Event, FailedBecause, Phase, State, step, under_policy
@@ -46,10 +45,10 @@ MERGE_WINDOW = 0.25
 life: ten restarts asked for at once are one, and who asks after that gets another."""
 
 EXIT_EVENTS = {
-    ExitVerdict.RESTART: Event.EXITED,
-    ExitVerdict.COMPLETE: Event.EXITED_DONE,
-    ExitVerdict.FAIL: Event.EXITED_BAD,
-    ExitVerdict.FATAL: Event.EXITED_FATAL,
+    Consequence.RESTART: Event.EXITED,
+    Consequence.COMPLETE: Event.EXITED_DONE,
+    Consequence.FAIL: Event.EXITED_BAD,
+    Consequence.FATAL: Event.EXITED_FATAL,
 }
 
 
@@ -465,7 +464,7 @@ class Component:
         last_exit = ExitDocument(code=status.code, signal=status.signal, oom=status.oom, at=at)
         if state.phase in {Phase.STOPPING, Phase.FAILED, Phase.DOWN}:
             self._show(exited=True)  # asked for, or long given up
-        elif state.phase is Phase.CONDEMNED or judge(status, self._spec.restart) is ExitVerdict.COMPLETE:
+        elif state.phase is Phase.CONDEMNED or judge(status, self._spec.restart) is Consequence.COMPLETE:
             # A probe's evidence says more than the signal that it led to.
             self._show(exited=True, last_exit=last_exit)
         else:
