@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import trio
 
@@ -46,6 +47,9 @@ from stigmerd.engine.journal import Journal
 from stigmerd.engine.operations import RefusedError
 from stigmerd.engine.ports import World
 from stigmerd.engine.supervisor import Supervisor
+
+if TYPE_CHECKING:
+    from stigmerd.adapters.containers.container import ContainerLauncher
 
 CHECKPOINT_PERIOD = 1.0
 """Seconds between two writes of the state: at most one fsync a second."""
@@ -191,16 +195,22 @@ class Daemon:
         configuration.put_in_force(stack)
 
     def _make_containers(self, nursery: trio.Nursery, ports: PortWatch) -> ContainersOnDemand:
-        home = self._start.home
-        return ContainersOnDemand(
-            nursery,
-            home=home.path,
-            boot_id=self._succession.boot_id,
-            environment=self._start.environment,
-            open_log=self._logs.open_for_child,
-            places=Path(home.state, "streams"),
-            port_watch=ports,
-        )
+        def make() -> ContainerLauncher:
+            # Loaded only where a component is a container.
+            from stigmerd.adapters.containers.container import ContainerLauncher
+            from stigmerd.adapters.containers.engine import DockerEngine
+
+            home, environment = self._start.home, self._start.environment
+            return ContainerLauncher(
+                DockerEngine(environment, home=home.path),
+                boot_id=self._succession.boot_id,
+                environment=environment,
+                open_log=self._logs.open_for_child,
+                places=Path(home.state, "streams"),
+                port_watch=ports,
+            )
+
+        return ContainersOnDemand(nursery, make)
 
     def _make_processes(self, ports: PortWatch) -> ProcessLauncher:
         home = self._start.home.path

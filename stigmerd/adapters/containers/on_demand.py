@@ -1,16 +1,15 @@
-"""Containers on demand: the Docker SDK is loaded, and the engine watched, once a component needs it."""
+"""Containers on demand: what they take is loaded, and the engine watched, once a component needs it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
-from pathlib import Path
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING
 
 import trio
 
 from stigmerd.core.record import Identity
 from stigmerd.core.spec import ComponentSpec
-from stigmerd.engine.ports import EngineUnavailableError, LaunchOrder, Life, PortWatch, Shut
+from stigmerd.engine.ports import EngineUnavailableError, LaunchOrder, Life, Shut
 
 if TYPE_CHECKING:
     from stigmerd.adapters.containers.container import ContainerLauncher, Stray
@@ -20,26 +19,11 @@ LOOK_BOUND = 2.0
 
 
 class ContainersOnDemand:
-    """A launcher that comes to be when it is first used, and then serves in ``nursery``."""
+    """The launcher that ``make`` returns when one is first used; it then serves in ``nursery``."""
 
-    def __init__(
-        self,
-        nursery: trio.Nursery,
-        *,
-        home: str,
-        boot_id: str,
-        environment: Mapping[str, str],
-        open_log: Callable[[str], int],
-        places: Path,
-        port_watch: PortWatch,
-    ) -> None:
+    def __init__(self, nursery: trio.Nursery, make: Callable[[], ContainerLauncher]) -> None:
         self._nursery = nursery
-        self._home = home
-        self._boot_id = boot_id
-        self._environment = environment
-        self._open_log = open_log
-        self._places = places
-        self._port_watch = port_watch
+        self._make = make
         self._made: ContainerLauncher | None = None
         self._making = trio.Lock()
 
@@ -80,20 +64,7 @@ class ContainersOnDemand:
     async def _launcher(self) -> ContainerLauncher:
         async with self._making:
             if self._made is None:
-                self._made = await self._make()
+                made = self._make()
+                await self._nursery.start(made.serve)
+                self._made = made
         return self._made
-
-    async def _make(self) -> ContainerLauncher:
-        from stigmerd.adapters.containers.container import ContainerLauncher
-        from stigmerd.adapters.containers.engine import DockerEngine
-
-        launcher = ContainerLauncher(
-            DockerEngine(self._environment, home=self._home),
-            boot_id=self._boot_id,
-            environment=self._environment,
-            open_log=self._open_log,
-            places=self._places,
-            port_watch=self._port_watch,
-        )
-        await self._nursery.start(launcher.serve)
-        return launcher
