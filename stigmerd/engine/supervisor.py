@@ -31,7 +31,7 @@ from stigmerd.engine.journal import Journal
 from stigmerd.engine.operations import Answer
 from stigmerd.engine.ports import World
 from stigmerd.engine.telling import unkillable
-from stigmerd.engine.turns import Turns
+from stigmerd.engine.turns import Door, Turns
 
 START_TIMEOUT = 60.0
 """Seconds that a start waits where the operator names no timeout."""
@@ -64,6 +64,8 @@ class Supervisor:
         self.journal = Journal(world.events, world.clock, world.look)
         self._world = world
         self._turns = Turns()
+        self._exit_door = Door()
+        """Before each stop, since a thousand are often asked for in one instant."""
         self._specs: dict[str, ComponentSpec] = dict(specs)
         self._components: dict[str, Component] = {}
         self._scopes: dict[str, trio.CancelScope] = {}
@@ -190,6 +192,7 @@ class Supervisor:
         async def stop_one(name: str) -> None:
             for other in earlier[name]:
                 await done[other].wait()
+            await self._exit_door.pass_through()
             answers[name] = await self._stop_one(components[name], reason, cap, returns=name in returning)
             done[name].set()
 

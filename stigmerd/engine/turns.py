@@ -1,8 +1,9 @@
-"""In which order probe attempts begin: one in each pass of the loop, and not too many at the same time.
+"""In which order things begin that come in great number: one in each pass of the loop, and of probe attempts
+not too many at the same time.
 
-A thousand attempts that are due in one instant would hold up the loop for as long as their beginnings
-take together, and take as many threads, sockets or processes as they are. How an attempt is made, and
-what it means, is not known here.
+A thousand attempts or stops that are due in one instant would hold up the loop for as long as their
+beginnings take together, and the attempts take as many threads, sockets or processes as they are. What it
+is that begins is not known here.
 """
 
 from __future__ import annotations
@@ -17,12 +18,26 @@ PLACES = 64
 begin in a second even where all hang; and one kind that hangs, as a Docker Engine may, holds up no other."""
 
 
+class Door:
+    """Lets tasks through in the order in which they came, one in each pass of the loop."""
+
+    def __init__(self) -> None:
+        self._lock = trio.Lock()
+
+    async def pass_through(self) -> float:
+        """Wait for one's turn. Returns the instant at which it came, in the pass before the one that goes on."""
+        async with self._lock:
+            came = trio.current_time()
+            await trio.lowlevel.checkpoint()
+        return came
+
+
 class Turns:
     """Lets attempts begin one after the other, in the order in which they came."""
 
     def __init__(self) -> None:
         self._places: dict[str, trio.CapacityLimiter] = {}
-        self._door = trio.Lock()
+        self._door = Door()
 
     @asynccontextmanager
     async def turn(self, kind: str) -> AsyncIterator[float]:
@@ -32,7 +47,4 @@ class Turns:
         from then to the present is the daemon's own lateness, and no queue's.
         """
         async with self._places.setdefault(kind, trio.CapacityLimiter(PLACES)):
-            async with self._door:
-                due = trio.current_time()
-                await trio.lowlevel.checkpoint()
-            yield due
+            yield await self._door.pass_through()

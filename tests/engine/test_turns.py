@@ -1,4 +1,4 @@
-"""Probe attempts that are due in one instant: spread, bounded, and none of them late for that."""
+"""What is due in one instant: spread, and probe attempts also bounded, and none of them late for that."""
 
 from __future__ import annotations
 
@@ -36,6 +36,28 @@ async def test_attempts_of_one_instant_begin_one_in_each_pass_of_the_loop() -> N
             attempts.start_soon(attempt)
     trio.lowlevel.remove_instrument(passes)
     assert len(begun) == len(set(begun)) == 20
+
+
+async def test_stops_of_one_instant_begin_one_in_each_pass_of_the_loop(
+    supervise: Supervise, world: FakeWorld, autojump_clock: MockClock
+) -> None:
+    passes, stopping = _Passes(), list[int]()
+    names = [f"web-{number}" for number in range(20)]
+    async with supervise(*(component(name) for name in names)) as supervisor:
+
+        async def watch(name: str) -> None:
+            await supervisor.board.wait_view(name, lambda v: v.phase is Phase.STOPPING)
+            stopping.append(passes.count)
+
+        await supervisor.start(names, "operator")
+        trio.lowlevel.add_instrument(passes)
+        async with trio.open_nursery() as watchers:
+            for name in names:
+                watchers.start_soon(watch, name)
+            await trio.testing.wait_all_tasks_blocked()
+            await supervisor.stop(names, "operator")
+        trio.lowlevel.remove_instrument(passes)
+    assert len(stopping) == len(set(stopping)) == 20
 
 
 async def test_kind_that_hangs_takes_its_own_places_and_no_others(autojump_clock: MockClock) -> None:
