@@ -34,6 +34,7 @@ from stigmerd.control.server import ControlServer, ControlSocketError
 from stigmerd.core.instant import rfc3339
 from stigmerd.daemon.chores import Chores
 from stigmerd.daemon.configuration import Configuration
+from stigmerd.daemon.garbage import set_survivors_aside
 from stigmerd.daemon.legacy import Legacy
 from stigmerd.daemon.log import FileHandler, log_entry
 from stigmerd.daemon.lookup import LookAside
@@ -117,6 +118,7 @@ class Daemon:
             with trio.open_signal_receiver(*HELD_SIGNALS) as arrivals:
                 heed_signals()
                 async with trio.open_nursery() as nursery:
+                    nursery.start_soon(set_survivors_aside)
                     parts = await self._assemble(nursery)
                     await self._set_going(parts, nursery)
                     nursery.start_soon(server.serve, parts.operations)
