@@ -77,17 +77,18 @@ def with_dependencies(names: Iterable[str], components: Mapping[str, ComponentSp
     return tuple(name for name in start_order(components) if name in wanted)
 
 
-def dependents(name: str, components: Mapping[str, ComponentSpec]) -> tuple[str, ...]:
-    """The components that depend on ``name`` directly, in the order of the file."""
-    return tuple(other.name for other in components.values() if name in other.depends_on)
-
-
-def nearest_dependents(names: Set[str], components: Mapping[str, ComponentSpec]) -> dict[str, set[str]]:
-    """For each of ``names`` those among them that depend on it, directly or through others that are not."""
+def direct_dependents(components: Mapping[str, ComponentSpec]) -> dict[str, list[str]]:
+    """For each component that others depend on directly, those others, in the order of the file."""
     direct: dict[str, list[str]] = {}
     for other in components.values():
         for dependency in other.depends_on:
             direct.setdefault(dependency, []).append(other.name)
+    return direct
+
+
+def nearest_dependents(names: Set[str], components: Mapping[str, ComponentSpec]) -> dict[str, set[str]]:
+    """For each of ``names`` those among them that depend on it, directly or through others that are not."""
+    direct = direct_dependents(components)
     found = {}
     for name in names:
         seen: set[str] = set()

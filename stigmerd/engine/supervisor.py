@@ -16,8 +16,8 @@ from stigmerd.core.describe import describe_lateness
 from stigmerd.core.lifecycle import Event, Phase
 from stigmerd.core.order import (
     Change,
-    dependents,
     difference,
+    direct_dependents,
     followers,
     nearest_dependents,
     start_order,
@@ -67,6 +67,7 @@ class Supervisor:
         self._exit_door = Door()
         """Before each stop, since a thousand are often asked for in one instant."""
         self._specs: dict[str, ComponentSpec] = dict(specs)
+        self._dependents = direct_dependents(specs)
         self._components: dict[str, Component] = {}
         self._scopes: dict[str, trio.CancelScope] = {}
         self._nursery: trio.Nursery | None = None
@@ -143,7 +144,7 @@ class Supervisor:
                     error = f"internal error: {_innermost(exc)} (see stigmerd.log)"
 
     def _tell_dependents(self, name: str) -> None:
-        for other in dependents(name, self._specs):
+        for other in self._dependents.get(name, ()):
             if self._specs[other].restart_with_dependency:
                 self._components[other].follow()
 
@@ -246,6 +247,7 @@ class Supervisor:
             self._remove(name)
         self._leaving = frozenset()
         self._specs = dict(specs)
+        self._dependents = direct_dependents(specs)
         for name in change.added:
             self._add(specs[name], None)
         self.board.reorder(tuple(specs))
@@ -286,7 +288,7 @@ class Supervisor:
             await self._wait_view(component, lambda v: not v.state.has_life or v.state.life != life)
         view = component.view
         over = view.state.life != life or not (view.state.has_life or view.survivors)
-        running = [n for n in dependents(name, self._specs) if self._components[n].view.state.has_life]
+        running = [n for n in self._dependents.get(name, ()) if self._components[n].view.state.has_life]
         if not over:
             pids = view.survivors or ((view.identity.pid,) if view.identity and view.identity.pid else ())
             message = f"{unkillable(view, pids)}; log: {view.log}"
