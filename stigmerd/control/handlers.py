@@ -21,6 +21,10 @@ from stigmerd.engine.operations import Answer, EventFeed, Operations
 STATUS_PERIOD = 0.1
 """Least seconds between two ``status`` notifications: what changes faster is told once."""
 
+STATUS_REST = 10
+"""For how many times as long as a ``status`` notification takes to make there is none: with thousands of
+components it takes 50 ms and more, and nobody who watches must slow down what is watched."""
+
 MAX_SEQ = 2**63 - 1
 
 
@@ -224,8 +228,10 @@ class _StatusStream:
         await trio.sleep_until(self._due)
         # The number before the document: a change in between is told twice rather than never.
         self._seen = await self._context.operations.wait_status_change(self._seen)
+        began = trio.current_time()
         line = encode_notification("status", await _status(self._context))
-        self._due = trio.current_time() + STATUS_PERIOD
+        made = trio.current_time()
+        self._due = made + max(STATUS_PERIOD, STATUS_REST * (made - began))
         return 0, line
 
     def give_up(self) -> int:

@@ -38,9 +38,11 @@ class FakeOperations:
         self.feeds: list[Feed] = []
         self.history: list[Entry] = []
         self.is_hung = False
+        self.status_takes = 0.0
 
     async def status(self, names: Sequence[str] = (), *, verbose: bool = False) -> StatusDocument:
         self._note("status", names=tuple(names), verbose=verbose)
+        await trio.sleep(self.status_takes)
         daemon = DaemonDocument(
             pid=1, version="9", protocol=1, started_at="", uptime=float(self.version), home="/h", config=None
         )

@@ -10,6 +10,7 @@ import pytest
 import trio
 import trio.testing
 
+from stigmerd.control.handlers import STATUS_REST
 from stigmerd.control.limits import Limits
 from stigmerd.control.protocol import MAX_LINE
 from tests.control.conftest import Serve
@@ -439,3 +440,14 @@ async def test_status_subscriber_gets_a_snapshot_then_the_latest_change(serve: S
         second = await peer.receive() or {}
     assert (first["method"], first["params"]["schema"]) == ("status", 1)
     assert [m["params"]["daemon"]["uptime"] for m in (first, second)] == [1.0, 11.0]
+
+
+async def test_status_that_takes_long_to_make_is_made_seldom(serve: Serve) -> None:
+    async with serve() as served, await served.connect() as peer:
+        served.operations.status_takes = 0.05
+        asked = trio.current_time()
+        await peer.call("status.subscribe")
+        await peer.receive()
+        served.operations.change_status()
+        await peer.receive()
+        assert trio.current_time() - asked > (1 + STATUS_REST) * 0.05
