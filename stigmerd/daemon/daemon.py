@@ -131,6 +131,9 @@ class Daemon:
                 await parts.legacy.save(clean=False)
                 await _wait_given_back()
                 become_next_program(self._start, server.listener)
+            if not ending.survivors:
+                parts.legacy.remember(clean=True)  # first: of a daemon that dies here, nothing goes on
+                parts.supervisor.remember_rest()
             await parts.legacy.save(clean=not ending.survivors)
             await self._chores.settle_logs(self._logs)
             parts.processes.close()

@@ -91,6 +91,9 @@ class Component:
         if restored is None:
             self.proven.set()
         self._unsaved = restored is None
+        self._rests_for_shutdown = False
+        """Whether the present view is not to be remembered yet: a shutdown keeps a component without a life from
+        having one, and should the daemon die in that shutdown the next one is to go on from before it."""
         self._definition = spec.definition
         self._view = restored or unborn_view(spec, world.logs.path(spec.name), world.state.last_life(spec.name))
         world.logs.rule(spec.name, spec.log)
@@ -151,6 +154,11 @@ class Component:
     def retire(self) -> None:
         """Take nothing in any more: whoever still asks gets the component as it is."""
         self._mailbox.close()
+
+    def remember_rest(self) -> None:
+        """Have it remembered that it rests: the shutdown came to its end."""
+        self._rests_for_shutdown = False
+        self._save()
 
     def follow(self) -> None:
         """Tell that a dependency began a new life."""
@@ -264,6 +272,7 @@ class Component:
         self._step(Event.UP if ask.event is Event.BOUNCE and self._is_just_renewed() else ask.event)
         if self._state.phase is before.phase:
             self._cause = former_cause
+        self._rests_for_shutdown = ask.reason == "shutdown" and not before.has_life
         if ask.event is Event.DOWN:
             self._course.hasten(self._spec.stop, ask.cap)
 
@@ -358,7 +367,7 @@ class Component:
 
     def _save(self) -> None:
         """Remember the component as it is now. Whoever shows a decision does this before it awaits anything."""
-        if self._unsaved:
+        if self._unsaved and not self._rests_for_shutdown:
             self._unsaved = False
             now = trio.current_time()
             self._world.state.put(to_record(self._view, self._definition, now, self._world.clock))

@@ -268,6 +268,12 @@ class Supervisor:
             await component.ask(Event.DOWN, "shutdown", cap, returns=component.name in wanted)
         return await self.stop(self._components, "shutdown", cap, returning=wanted)
 
+    def remember_rest(self) -> None:
+        """Have it remembered that everything rests, once that is known to be so. Until then what had no life when
+        :meth:`close` was called is remembered as it was: failed, completed, in a backoff."""
+        for component in self._components.values():
+            component.remember_rest()
+
     async def hurry(self) -> None:
         """Cut all graces to 0."""
         for component in list(self._components.values()):

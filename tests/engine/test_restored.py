@@ -205,6 +205,31 @@ async def test_daemon_that_dies_in_a_shutdown_leaves_nothing_stopped_but_what_wa
         assert returning(world) == ["web"]
 
 
+async def test_daemon_that_dies_in_a_shutdown_leaves_what_had_no_life_as_it_was(
+    supervise: Supervise, world: FakeWorld, autojump_clock: MockClock
+) -> None:
+    ends = {"failed": 1, "completed": 0, "restarting": 1}
+    policies = {
+        "failed": RestartPolicy(when=RestartWhen.NEVER),
+        "completed": RestartPolicy(when=RestartWhen.ON_FAILURE),
+        "restarting": RestartPolicy(initial_backoff=60.0),
+    }
+    for name, code in ends.items():
+        world.launcher.programs[name] = Program(lives_for=1.0, status=ExitStatus(code=code))
+    world.launcher.programs["slow"] = Program(dies_after=5.0)
+    specs = [component(name, restart=policy) for name, policy in policies.items()]
+    async with supervise(component("slow"), *specs) as supervisor, trio.open_nursery() as nursery:
+        await supervisor.begin(["slow", *ends], None)
+        await trio.sleep(2)
+        nursery.start_soon(supervisor.close)
+        await trio.sleep(1)
+        assert {view.shown for view in map(supervisor.board.view, ends)} == {"stopped"}
+        assert {name: Phase[world.state.records[name].phase].value for name in ends} == {name: name for name in ends}
+        await supervisor.board.wait_view("slow", lambda view: view.phase is Phase.DOWN)
+        supervisor.remember_rest()
+        assert {world.state.records[name].phase for name in ends} == {"DOWN"}
+
+
 async def test_daemon_that_dies_in_a_restart_of_several_starts_them_the_next_time(
     supervise: Supervise, world: FakeWorld, autojump_clock: MockClock
 ) -> None:
