@@ -72,6 +72,7 @@ class Supervisor:
         self._scopes: dict[str, trio.CancelScope] = {}
         self._nursery: trio.Nursery | None = None
         self._closing = False
+        self._in_a_hurry = False
         self._leaving: frozenset[str] = frozenset()
         """What a reload is about to remove: nothing of it may begin once it was stopped."""
         self._restored = restored
@@ -275,9 +276,10 @@ class Supervisor:
             component.remember_rest()
 
     async def hurry(self) -> None:
-        """Cut all graces to 0."""
+        """Cut the graces of a shutdown to 0: of what stops now, and of what has to wait for its dependents still."""
+        self._in_a_hurry = True
         for component in list(self._components.values()):
-            if component.view.state.has_life:
+            if component.view.phase is Phase.STOPPING:
                 await component.ask(Event.DOWN, "shutdown", 0.0, returns=component.is_wanted)
 
     # Waiting for them.
@@ -286,6 +288,7 @@ class Supervisor:
         name = component.name
         view = component.view
         life = view.state.life
+        cap = 0.0 if self._in_a_hurry else cap
         grace = view.spec.stop.grace if cap is None else min(cap, view.spec.stop.grace)
         with trio.move_on_after(grace + STOP_MARGIN):
             # Not at once where it is not known yet what an earlier daemon left.

@@ -252,6 +252,25 @@ async def test_second_request_cuts_the_grace(supervise: Supervise, world: FakeWo
         assert trio.current_time() - began == pytest.approx(1.0)
 
 
+async def test_second_request_leaves_the_order_as_it_is(
+    supervise: Supervise, world: FakeWorld, autojump_clock: MockClock
+) -> None:
+    for name in ("db", "web"):
+        world.launcher.programs[name] = Program(dies_after=None)
+    patient = StopPolicy(grace=100.0)
+    web = component("web", stop=patient, depends_on={"db": Condition.STARTED})
+    async with supervise(component("db", stop=patient), web) as supervisor, trio.open_nursery() as nursery:
+        await supervisor.start(["web"], "operator")
+        began = trio.current_time()
+        nursery.start_soon(supervisor.close)
+        await trio.sleep(1.0)
+        await supervisor.hurry()
+        await supervisor.board.wait_view("db", lambda v: v.phase is Phase.DOWN)
+        assert trio.current_time() - began == pytest.approx(1.0)
+    ends = [(e.component, e.event) for e in world.events.entries if e.event in {"stopping", "stopped"}]
+    assert ends == [("web", "stopping"), ("web", "stopped"), ("db", "stopping"), ("db", "stopped")]
+
+
 async def test_members_that_outlive_the_leader_have_the_rest_of_the_grace(
     supervise: Supervise, world: FakeWorld, autojump_clock: MockClock
 ) -> None:
