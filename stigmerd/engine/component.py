@@ -15,6 +15,7 @@ from functools import partial
 import msgspec
 import trio
 
+from stigmerd.core.event import Entry
 from stigmerd.core.exit_status import Consequence, ExitStatus, judge
 from stigmerd.core.health import Streak, Verdict
 from stigmerd.core.instant import rfc3339
@@ -33,7 +34,7 @@ from stigmerd.engine.life import Ended, Tenure
 from stigmerd.engine.mailbox import Ask, Mailbox, Respec, Seen
 from stigmerd.engine.ports import Launcher, LaunchOrder, Life, Shut, World
 from stigmerd.engine.restore import DIED_IN_SPAWN, to_record, unborn_view
-from stigmerd.engine.telling import Condemnation, Teller, condemnation, told_status
+from stigmerd.engine.telling import Condemnation, Teller, condemnation, told_status, told_uptime
 from stigmerd.engine.turns import Turns
 
 PASSES_TO_BEGIN = 2
@@ -540,7 +541,7 @@ class Component:
         found = await find(self._view, self._launcher, on_delay=lambda why: self._show(note=why))
         if not isinstance(found, Nothing | Alive):
             words = await LastWords.read(self._journal, self._view)
-            self._course.told_exit = words.exit
+            self._date_end(words.exit)
         match found:
             case Nothing():
                 self._show(identity=None)
@@ -556,6 +557,15 @@ class Component:
                 self._lingering = self._new_tenure(life)
         self._save()
 
+    def _date_end(self, told: Entry | None) -> None:
+        """A life that ended while no daemon watched lasted nobody knows how long, unless the last one wrote it down."""
+        self._course.told_exit = told
+        uptime = told_uptime(told) if told is not None else None
+        if uptime is None or self._state.spawned_at is None:
+            self._show(state=msgspec.structs.replace(self._state, spawned_at=None))
+        else:
+            self._course.ended_at = min(self._state.spawned_at + uptime, trio.current_time())
+
     async def _end_found(self, life: Life) -> None:
         tenure = self._new_tenure(life)
         if life.is_alive():  # else it is over without our doing, and no grace of it ran out
@@ -567,7 +577,7 @@ class Component:
             self._lingering = tenure
             self._show(survivors=ended.survivors)
         if self._state.has_life:
-            self._step(self._exit_event(ended.status) if ended.over else Event.SURVIVED)
+            self._step(self._exit_event(ended.status) if ended.over else Event.SURVIVED, self._course.ended_at)
         elif ended.over:
             self._show(identity=None)
 
@@ -586,7 +596,7 @@ class Component:
     def _found_dead(self) -> None:
         self._exit_seen(ExitStatus())
         if self._state.has_life:
-            self._step(self._exit_event(None))
+            self._step(self._exit_event(None), self._course.ended_at)
         else:
             self._show(identity=None, survivors=())
 

@@ -32,6 +32,8 @@ class Course:
     condemned: Condemnation | None = None
     told_exit: Entry | None = None
     """The exit, where the last daemon wrote it down and died before it was in the state."""
+    ended_at: float | None = None
+    """When that was, where it is known."""
 
     @property
     def stranger(self) -> str:

@@ -153,6 +153,12 @@ def told_status(exited: Entry) -> ExitStatus:
     )
 
 
+def told_uptime(exited: Entry) -> float | None:
+    """How long the life lasted, in seconds, in such an event."""
+    uptime = exited.details.get("uptime")
+    return float(uptime) if isinstance(uptime, int | float) and uptime >= 0 else None
+
+
 def failure_reason(view: View, condemned: Condemnation | None) -> str:
     """The history's word for how the last life failed."""
     if condemned is not None:

@@ -13,7 +13,7 @@ from trio.testing import MockClock
 
 from stigmerd.core.event import Entry
 from stigmerd.core.exit_status import ExitStatus
-from stigmerd.core.lifecycle import Phase, State
+from stigmerd.core.lifecycle import FailedBecause, Phase, State
 from stigmerd.core.record import ComponentRecord, Identity
 from stigmerd.core.restart import RestartHistory
 from stigmerd.core.spec import RestartPolicy, RestartWhen
@@ -188,6 +188,42 @@ async def test_stop_that_comes_as_soon_as_a_dead_life_is_to_be_replaced_is_a_sto
         answers = await supervisor.stop(restored, "operator")
         assert {answer.state for answer in answers} == {"stopped"}
     assert "failed" not in {entry.event for entry in world.events.entries}
+
+
+def long_begun(**state: object) -> View:
+    """A component whose life began a while before its daemon died, after three failures in a row."""
+    view = left(Phase.RUNNING)
+    history = RestartHistory(streak=3, delay=4.0)
+    return replace(view, state=replace(view.state, spawned_at=trio.current_time() - 100, history=history, **state))
+
+
+async def test_life_that_ended_without_a_daemon_lasted_nobody_knows_how_long(
+    supervise: Supervise, world: FakeWorld, autojump_clock: MockClock
+) -> None:
+    async with supervise(component(), restored={"web": long_begun()}) as supervisor:
+        view = await supervisor.board.wait_view("web", lambda v: v.phase is Phase.BACKOFF)
+    (exited,) = (entry for entry in world.events.entries if entry.event == "exited")
+    assert exited.details["uptime"] is None
+    assert view.state.history.delay == 8.0  # the next after three, as it did not prove to have lasted
+
+
+async def test_trial_that_ended_without_a_daemon_has_failed(
+    supervise: Supervise, world: FakeWorld, autojump_clock: MockClock
+) -> None:
+    policy = RestartPolicy(recovery=1000.0)
+    restored = {"web": replace(long_begun(trial=True), spec=component(restart=policy))}
+    async with supervise(component(restart=policy), restored=restored) as supervisor:
+        view = await supervisor.board.wait_view("web", lambda v: not v.state.has_life)
+    assert (view.phase, view.state.failed_because) == (Phase.FAILED, FailedBecause.TRIAL)
+
+
+async def test_life_whose_end_the_last_daemon_wrote_down_lasted_as_long_as_that_says(
+    supervise: Supervise, world: FakeWorld, autojump_clock: MockClock
+) -> None:
+    told(world, "exited", code=1, uptime=99.0)
+    async with supervise(component(), restored={"web": long_begun()}) as supervisor:
+        view = await supervisor.board.wait_view("web", lambda v: v.state.life == 4)
+    assert view.state.history.delay == 1.0
 
 
 def returning(world: FakeWorld) -> list[str]:
