@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from urllib.parse import urlsplit
 
 import trio
 
-from stigmerd.core.health import Outcome, Streak, Verdict
+from stigmerd.core.health import NEW_STREAK, Outcome, Streak, Verdict
 from stigmerd.core.spec import ComponentSpec, GrpcHandler, Handler, HttpHandler, ProbeKind, ProcessSpec, TcpHandler
 from stigmerd.engine.ports import Life, World
 from stigmerd.engine.prober import run_probe
@@ -20,7 +20,7 @@ LOCAL_HOSTS = frozenset({"127.0.0.1", "::1", "localhost", "0.0.0.0", "::"})
 
 
 class Checkup:
-    """Runs the probes of one life as one task. ``on_attempt`` is told every streak."""
+    """Runs the probes of one life as one task. ``on_attempt`` is told every streak; those in ``earlier`` go on."""
 
     def __init__(
         self,
@@ -30,12 +30,14 @@ class Checkup:
         turns: Turns,
         *,
         on_attempt: Callable[[ProbeKind, Streak], None],
+        earlier: Mapping[ProbeKind, Streak],
     ) -> None:
         self._spec = spec
         self._life = life
         self._world = world
         self._turns = turns
         self._on_attempt = on_attempt
+        self._earlier = earlier
         self.stranger = ""
         """One sentence about a stranger who answers on the component's address, for as long as one does."""
         self._looked_at = float("-inf")
@@ -71,7 +73,8 @@ class Checkup:
             return await self._unmask(kind, probe.handler, outcome)
 
         bound = self._world.bind_probe(probe.handler, self._life, self._spec)
-        await run_probe(kind, probe, bound, self._world.clock, self._turns, seen, unmask)
+        streak = self._earlier.get(kind, NEW_STREAK)
+        await run_probe(kind, probe, bound, self._world.clock, self._turns, seen, unmask, streak)
 
     async def _unmask(self, kind: ProbeKind, handler: Handler, outcome: Outcome) -> Outcome:
         """Look whether it is this component that answered, and not a stranger on its port."""

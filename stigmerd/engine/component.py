@@ -283,16 +283,17 @@ class Component:
         return young and self._course.is_renewal and self._state.phase in {Phase.STARTING, Phase.RUNNING}
 
     def _take_spec(self, spec: ComponentSpec, returns: bool) -> None:
-        probes_changed = dict(spec.probes) != dict(self._spec.probes)
-        state = self._state
-        if spec.restart.recovery != self._spec.restart.recovery:
+        before, state = self._spec, self._state
+        if spec.restart.recovery != before.restart.recovery:
             state = under_policy(state, trio.current_time(), spec.restart)
         self._world.logs.rule(spec.name, spec.log)
         self._definition = spec.definition
         self._show(spec=spec, state=state, returns=returns or self._view.returns)
+        same = {kind for kind, probe in spec.probes.items() if before.probes.get(kind) == probe}
+        probes_changed = same != spec.probes.keys() | before.probes.keys()
         if probes_changed and self.life is not None and self._state.phase in {Phase.STARTING, Phase.RUNNING}:
             self._course.stop_checkup()
-            self._show(probes={})
+            self._show(probes={kind: told for kind, told in self._view.probes.items() if kind in same})
             self._check_up(self.life)
 
     # Deciding, telling, showing, remembering.
@@ -513,7 +514,10 @@ class Component:
             started = True
         if not self._spec.probes:
             return
-        checkup = Checkup(self._spec, life, self._world, self._turns, on_attempt=self._attempted)
+        earlier = {kind: told.streak for kind, told in self._view.probes.items()}
+        checkup = Checkup(
+            self._spec, life, self._world, self._turns, on_attempt=self._attempted, earlier=earlier
+        )
         self._course.checkup = checkup
         self._tasks.start_soon(checkup.run, started)
 

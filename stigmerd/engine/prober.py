@@ -30,14 +30,14 @@ async def run_probe(
     turns: Turns,
     on_attempt: Callable[[Streak], None],
     double_check: Check | None = None,
+    streak: Streak = NEW_STREAK,
 ) -> None:
-    """Attempt until cancelled, and tell every streak that results.
+    """Attempt until cancelled, and tell every streak that results. ``streak``: an earlier one that goes on.
 
     ``double_check`` may turn a pass into something else: it is asked within the same limit. Time
     spent waiting for a turn moves the plan, and is no lateness.
     """
-    streak = NEW_STREAK
-    due = trio.current_time() + spec.initial_delay
+    due = trio.current_time() + (spec.initial_delay if streak is NEW_STREAK else 0.0)
     if kind is ProbeKind.LIVENESS:
         due += random.random() * spec.period  # so that a thousand do not run in one instant
     while True:

@@ -684,6 +684,20 @@ async def test_probe_that_a_reload_adds_looks_at_the_life_that_had_none(
     assert world.events.of("web")[:5] == ["starting", "running", "ready", "unready", "ready"]
 
 
+async def test_probe_that_a_reload_leaves_as_it_is_keeps_its_verdict(
+    supervise: Supervise, world: FakeWorld, autojump_clock: MockClock
+) -> None:
+    patient = probe(initial_delay=5.0, success_threshold=3)
+    async with supervise(component(readiness=patient, liveness=probe())) as supervisor:
+        await supervisor.start(["web"], "operator")
+        await supervisor.board.wait_view("web", lambda v: v.ready)
+        await reload(supervisor, component(readiness=patient, liveness=probe(period=7.0)))
+        assert supervisor.component("web").view.ready
+        world.probes.answers["web"] = Outcome(passed=False)
+        await supervisor.board.wait_view("web", lambda v: not v.ready)  # it goes on looking
+    assert world.events.of("web").count("unready") == 1
+
+
 async def test_what_depends_on_it_through_a_component_that_goes_on_is_stopped_first(
     supervise: Supervise, world: FakeWorld, autojump_clock: MockClock
 ) -> None:
