@@ -350,11 +350,11 @@ def _fail(state: State, context: Context, because: FailedBecause) -> Step:
     )
 
 
-def under_policy(state: State, now: float, policy: RestartPolicy) -> State:
-    """The state once another policy holds: what is failed waits for its trial from ``now`` on."""
+def under_policy(state: State, since: float, policy: RestartPolicy) -> State:
+    """The state once another policy holds: what is failed ``since`` then waits for its trial under that one."""
     if state.phase is not Phase.FAILED or state.failed_because is None:
         return state
-    return _fail(state, Context(now=now, policy=policy), state.failed_because).state
+    return _fail(state, Context(now=since, policy=policy), state.failed_because).state
 
 
 TRANSITIONS: Mapping[Phase, Mapping[Event, Transition]] = {

@@ -284,8 +284,10 @@ class Component:
 
     def _take_spec(self, spec: ComponentSpec, returns: bool) -> None:
         before, state = self._spec, self._state
-        if spec.restart.recovery != before.restart.recovery:
-            state = under_policy(state, trio.current_time(), spec.restart)
+        former = before.restart.recovery
+        if spec.restart.recovery != former:
+            since = trio.current_time() if former is None or state.due is None else state.due - former
+            state = under_policy(state, since, spec.restart)
         self._world.logs.rule(spec.name, spec.log)
         self._definition = spec.definition
         self._show(spec=spec, state=state, returns=returns or self._view.returns)

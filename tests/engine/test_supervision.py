@@ -777,6 +777,21 @@ async def test_recovery_that_a_reload_sets_is_waited_from_then_on(
     assert world.launcher.starts("web")[1] - began == pytest.approx(30)
 
 
+async def test_recovery_that_a_reload_changes_counts_from_the_failure(
+    supervise: Supervise, world: FakeWorld, autojump_clock: MockClock
+) -> None:
+    world.launcher.programs["web"] = Program(lives_for=0.0)
+    once = RestartPolicy(max_restarts=0, recovery=100.0)
+    async with supervise(component(restart=once)) as supervisor:
+        await supervisor.begin(["web"], None)
+        await supervisor.board.wait_view("web", lambda v: v.phase is Phase.FAILED)
+        failed = trio.current_time()
+        await trio.sleep(20)
+        await reload(supervisor, component(restart=replace(once, recovery=30.0)))
+        await supervisor.board.wait_view("web", lambda v: v.state.life == 2)
+    assert world.launcher.starts("web")[1] - failed == pytest.approx(30)
+
+
 async def test_component_that_was_removed_and_comes_back_goes_on_numbering_its_lives(
     supervise: Supervise, world: FakeWorld, autojump_clock: MockClock
 ) -> None:
