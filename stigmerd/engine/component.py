@@ -316,10 +316,13 @@ class Component:
         """Ask the table, tell and show what it decided, and begin what it commands. ``at``: when it was, if not now."""
         now = trio.current_time() if at is None else at
         decided = step(self._state, event, now, self._spec.restart, random.random())
-        if decided.state.phase is not self._state.phase:
-            self._enter(decided.state)
+        state = decided.state
+        if state.phase is Phase.DOWN and self._lingering is not None:  # what is alive is not stopped
+            state = msgspec.structs.replace(state, phase=Phase.FAILED, failed_because=FailedBecause.UNKILLABLE)
+        if state.phase is not self._state.phase:
+            self._enter(state)
         else:
-            self._show(state=decided.state)
+            self._show(state=state)
         if self._is_backoff_over():
             self._step(Event.DEADLINE)
         elif decided.command is Command.CHECK_GATE and is_always_open(self._spec) and self._bar() is None:

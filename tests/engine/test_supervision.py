@@ -300,6 +300,9 @@ async def test_unkillable_is_failed_and_blocks_the_next_life_until_it_is_gone(
         (late,) = await supervisor.start(["web"], "operator", timeout=5.0)
         assert not late.ok
         assert len(world.launcher.starts("web")) == 1
+        (again,) = await supervisor.stop(["web"], "operator")
+        assert (again.state, again.survivors) == ("failed", (pid,))
+        await supervisor.begin(["web"], "operator")
         world.launcher.last("web").free()
         await supervisor.board.wait_view("web", lambda v: v.phase is Phase.RUNNING)
     assert world.events.of("web").count("exited") == 1
