@@ -119,7 +119,10 @@ class _Hunt:
         from stigmerd.adapters.processes.identity import end_strays_blocking
 
         spared = self._tried | (self._lives_of_others(names) if names is not None else set())
-        for stray in end_strays_blocking(self._place.path, self._default, keep=spared, policies=self._policies):
+        leaders = {name: record.identity for name, record in self._records.items() if record.identity is not None}
+        for stray in end_strays_blocking(
+            self._place.path, self._default, keep=spared, policies=self._policies, leaders=leaders
+        ):
             pids = ", ".join(map(str, stray.pids))
             if stray.gone:
                 self.answers.append(_gone(stray.component, f"Ended {stray.component}, left by a dead daemon ({pids})"))

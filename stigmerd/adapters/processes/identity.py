@@ -153,15 +153,17 @@ def end_strays_blocking(
     only: str | None = None,
     probe: str | None = None,
     policies: Mapping[str, StopPolicy] | None = None,
+    leaders: Mapping[str, Identity] | None = None,
 ) -> list[Stray]:
     """End everything that a dead daemon of this home left, but for the lives whose nonces are in ``keep``.
 
     Processes are asked by SIGTERM and have ``grace`` seconds, unless ``policies`` has one for their component;
     then all is killed, in at most ``STRAY_LIMIT`` seconds. The commands of a dead daemon's probes are never
     kept. ``only`` is the nonce of a life, to end what is left of that one alone; with ``probe``, of that
-    command beside it.
+    command beside it. ``leaders`` are the lives on record, by component: some cannot be told by what their
+    environment says, as they wrote over it, or became another user's.
     """
-    hunt = _Hunt(home, frozenset(keep), only, probe)
+    hunt = _Hunt(home, frozenset(keep), only, probe, leaders or {})
     if grace > 0 or policies:
         hunt.ask(policies or {}, StopPolicy(grace=grace))
     hunt.kill(time.monotonic() + STRAY_LIMIT)
@@ -178,14 +180,24 @@ class _Trace:
 
 
 class _Hunt:
-    """One search for strays: by their marks, and by the leaves that they were born in."""
+    """One search for strays: by their marks, by the leaves that they were born in, and by what is on record."""
 
-    def __init__(self, home: str, keep: frozenset[str], only: str | None, probe: str | None) -> None:
+    def __init__(
+        self,
+        home: str,
+        keep: frozenset[str],
+        only: str | None,
+        probe: str | None,
+        leaders: Mapping[str, Identity],
+    ) -> None:
         self._home = home
         self._homes = {home, os.path.realpath(home)}
         self._keep = keep
         self._only = only
         self._probe = probe
+        self._leaders = leaders
+        self._unmarked: dict[str, Identity] = {}
+        """The leaders that are alive and were not found by their marks, by component."""
         self._traces: dict[str, _Trace] = {}
         self._marked: list[proc.Seen] = []
         self._leaves: set[cgroup.Leaf] = set()
@@ -205,6 +217,13 @@ class _Hunt:
                     proc.strike(seen, signal_number(policy.signal))
                     proc.strike(seen, signal.SIGCONT)
                     asked.add(seen.pid)
+            for component, leader in self._unmarked.items():
+                policy = policies.get(component, default)
+                if policy.grace <= waited:
+                    _strike_leader(leader, signal.SIGKILL)
+                elif leader.pid is not None and leader.pid not in asked:
+                    _strike_leader(leader, signal_number(policy.signal), signal.SIGCONT)
+                    asked.add(leader.pid)
             for leaf in self._leaves:
                 policy = policies.get(leaf.component, default)
                 if policy.grace <= waited:
@@ -232,6 +251,8 @@ class _Hunt:
         while self._look() and (round_number == 0 or time.monotonic() < until):
             for leaf in self._leaves:
                 leaf.kill()
+            for leader in self._unmarked.values():
+                _strike_leader(leader, signal.SIGKILL)
             proc.kill_all(self._marked, self._is_marked_stray, freeze=round_number > 0)
             round_number += 1
             time.sleep(STRIKE_PERIOD)
@@ -261,8 +282,19 @@ class _Hunt:
             if seen.marks is not None and self._is_marked_stray(seen.marks):
                 self._marked.append(seen)
                 self._note(seen.marks.component, seen.marks.nonce, [seen.pid])
+        self._look_at_leaders()
         self._look_into_leaves()
         return any(trace.alive for trace in self._traces.values())
+
+    def _look_at_leaders(self) -> None:
+        marked = {seen.pid for seen in self._marked}
+        self._unmarked = {
+            component: leader
+            for component, leader in self._leaders.items()
+            if leader.pid not in marked and self._is_stray(leader.nonce, None) and is_alive(leader)
+        }
+        for component, leader in self._unmarked.items():
+            self._note(component, leader.nonce, [leader.pid] if leader.pid is not None else [])
 
     def _look_into_leaves(self) -> None:
         theirs = (cgroup.leaf_of(seen.pid, self._home) for seen in self._marked)
@@ -283,3 +315,12 @@ class _Hunt:
         trace = self._traces.setdefault(nonce, _Trace(component))
         trace.ever.update(pids)
         trace.alive.update(pids)
+
+
+def _strike_leader(leader: Identity, *numbers: int) -> None:
+    """Send signals to a process while its pid is provably still that process."""
+    if leader.pid is not None:
+        with proc.held(leader.pid) as pidfd:
+            if prove(leader):
+                for number in numbers:
+                    proc.send(leader.pid, pidfd, number)
