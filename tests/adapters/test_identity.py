@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -31,6 +32,10 @@ from stigmerd.core.record import Identity
 from stigmerd.core.spec import StopPolicy
 
 NONCE = "4-0123456789ab"
+
+NOBODY = 65534
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 
 
 @contextmanager
@@ -254,6 +259,24 @@ def test_each_stray_is_asked_as_its_component_wants_it(tmp_path: Path) -> None:
         assert sorted((tmp_path / "said").read_text().split()) == ["INT", "TERM"]
 
 
+@needs_root
+def test_exit_of_what_is_not_ours_to_look_into_is_unknown_rather_than_a_success() -> None:
+    script = (
+        "import os, sys; from stigmerd.adapters.processes import proc\n"
+        "pid, ticks, user = map(int, sys.argv[1:])\n"
+        "os.setresgid(user, user, user); os.setresuid(user, user, user)\n"
+        "print(proc.status_of_stranger(pid, ticks, None))"
+    )
+    with subprocess.Popen(["sleep", "60"]) as process:
+        ticks = start_ticks(process.pid)
+        zombie(process)
+        told = []
+        for user in (0, NOBODY):
+            command = [sys.executable, "-c", script, str(process.pid), str(ticks), str(user)]
+            told.append(subprocess.check_output(command, text=True).strip())
+    assert told == ["killed by SIGKILL", "exited, status unknown"]
+
+
 def test_only_the_named_life_is_hunted(tmp_path: Path) -> None:
     with marked(tmp_path) as one, marked(tmp_path, nonce="5-other") as other:
         assert len(end_strays_blocking(str(tmp_path), 0, only=NONCE)) == 1
@@ -261,6 +284,38 @@ def test_only_the_named_life_is_hunted(tmp_path: Path) -> None:
         assert other.poll() is None
         assert end_strays_blocking(str(tmp_path), 0, keep={"5-other"}) == []
         assert other.poll() is None
+
+
+def test_leader_on_record_that_overwrote_its_environment_is_ended_as_its_component_wants_it(tmp_path: Path) -> None:
+    script = f"cd {tmp_path}; trap 'exit 7' INT; echo > ready; while :; do sleep 0.01; done"
+    process = subprocess.Popen(["/bin/sh", "-c", script], env={"PATH": "/usr/bin:/bin"}, start_new_session=True)
+    try:
+        wait_until((tmp_path / "ready").exists)
+        who = identity_of(process.pid)
+        hunt = partial(end_strays_blocking, str(tmp_path), 10, policies={"worker": StopPolicy(signal="SIGINT")})
+        assert hunt(leaders={"worker": msgspec.structs.replace(who, start_ticks=1)}) == []
+        assert hunt(leaders={"worker": who}, keep={NONCE}) == []
+        assert process.poll() is None
+        strays = hunt(leaders={"worker": who})
+        if who.pidfd_inode is None:  # nothing proves it before Linux 6.9
+            assert strays == []
+        else:
+            assert [(one.component, one.pids, one.gone) for one in strays] == [("worker", (process.pid,), True)]
+            assert process.wait() == 7
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_leader_on_record_that_may_not_be_signalled_is_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(identity, "STRAY_LIMIT", 0.05)
+    monkeypatch.setattr(proc, "send", lambda pid, pidfd, number: False)
+    with marked(tmp_path) as process:
+        leaders = {"worker": identity_of(process.pid)}
+        strays = end_strays_blocking(str(tmp_path / "elsewhere"), 0.05, leaders=leaders)
+        assert [(one.pids, one.gone) for one in strays] == [((process.pid,), False)]
 
 
 def test_what_cannot_be_killed_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
