@@ -21,7 +21,7 @@ from stigmerd.adapters.processes.process import ProcessLauncher
 from stigmerd.core.event import Entry
 from stigmerd.core.exit_status import ExitStatus
 from stigmerd.core.record import ComponentRecord, DaemonRecord
-from stigmerd.core.spec import ComponentSpec, ContainerSpec
+from stigmerd.core.spec import ComponentSpec, ContainerSpec, StopPolicy
 from stigmerd.daemon.start import StartError
 from stigmerd.engine.board import View
 from stigmerd.engine.gate import ENGINE_PERIOD
@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 
 END_LOOKS, END_PAUSE = 20, 0.05
 """How often, and seconds apart, to look for the end of a daemon that is killed and has lost its lock already."""
+
+PARTING_GRACE = 10.0
+"""Seconds that components have to end, at most, that are in the configuration no more: everything waits for them."""
 
 Specs = Mapping[str, ComponentSpec]
 
@@ -135,11 +138,17 @@ class Succession:
         }
 
     async def end_strays(self, specs: Specs, processes: ProcessLauncher, journal: Journal) -> None:
-        """End the processes that belong to this home and that no record claims."""
+        """End the processes that belong to this home and that no record claims.
+
+        What was removed from the configuration meanwhile is asked to end; of the rest nothing is known.
+        """
         identities = [record.identity for record in self.records(specs).values()]
         # An intent to spawn claims nothing: what came of it cannot be proven, and is ended here.
         claimed = {one.nonce for one in identities if one is not None and (one.pid or one.container_id)}
-        for stray in await processes.end_strays(claimed):
+        removed = [r for name, r in self.left.components.items() if self.goes_on and name not in specs]
+        policies = {r.name: StopPolicy(signal=r.stop_signal, grace=min(r.grace, PARTING_GRACE)) for r in removed}
+        leaders = {r.name: r.identity for r in removed if r.identity is not None}
+        for stray in await processes.end_strays(claimed, policies, leaders):
             pids = ", ".join(map(str, stray.pids))
             end = "ended" if stray.gone else "cannot be ended"
             journal.record(

@@ -185,6 +185,27 @@ def test_component_that_died_without_a_daemon_is_recorded_once_and_restarted(hom
     assert [entry["event"] for entry in home.events("a")].count("exited") == 1
 
 
+def test_component_removed_from_the_file_while_no_daemon_ran_is_asked_to_end(home: Stack) -> None:
+    home.configure(
+        SLEEPERS
+        + """
+        [component.old]
+        command = ["sh", "-c", "trap 'echo ended > ended; exit 0' INT; echo > ready; while :; do sleep 0.01; done"]
+        stop = { signal = "SIGINT" }
+        """
+    )
+    home.start()
+    wait_until((home.home / "ready").exists)
+    old, kept = home.component("old")["pid"], home.component("a")["pid"]
+    home.kill()
+    home.configure(SLEEPERS)
+    home.start()
+    assert (home.home / "ended").exists()
+    assert not is_alive(old)
+    assert home.component("a")["pid"] == kept
+    assert [e["event"] for e in home.events("old")][-2:] == ["orphan_removed", "exited"]
+
+
 def test_daemon_killed_at_many_instants_never_doubles_or_loses_anything(home: Stack) -> None:
     home.configure(SLEEPERS)
     for delay in (0.0, 0.005, 0.02, 0.05, 0.1, 0.2):

@@ -35,7 +35,7 @@ from stigmerd.adapters.processes.spawn import Blueprint, Spawned
 from stigmerd.adapters.processes.spawner_link import Spawner
 from stigmerd.core.exit_status import ExitStatus
 from stigmerd.core.record import Identity
-from stigmerd.core.spec import ComponentSpec, ProcessSpec
+from stigmerd.core.spec import ComponentSpec, ProcessSpec, StopPolicy
 from stigmerd.engine.ports import CommandResult, LaunchOrder, PortWatch, Shut, SpawnFailedError, Usage
 
 SHORTAGES = proc.SHORTAGES | {errno.EAGAIN}
@@ -181,15 +181,26 @@ class ProcessLauncher:
         """
         adopted = await self._reserve.run(partial(self._hold, order, identity), self._proving)
         if adopted is None:
-            await self._hunt(keep=(), only=identity.nonce)
+            await self._end_rest(identity.nonce)
             return None
         leader, leaf = adopted
         began = trio.current_time() - _age(leader.start_ticks)
         return ProcessLife(self, order, identity, leader, leaf, sealed=identity.sealed, began=began)
 
-    async def end_strays(self, keep: Collection[str]) -> list[Stray]:
-        """End everything of this home but the lives with these nonces, in at most 5 s, and tell what it was."""
-        return await self._hunt(keep=keep, only=None)
+    async def end_strays(
+        self,
+        keep: Collection[str],
+        policies: Mapping[str, StopPolicy] | None = None,
+        leaders: Mapping[str, Identity] | None = None,
+    ) -> list[Stray]:
+        """End everything of this home but the lives with these nonces, and tell what it was.
+
+        Components with a policy have their signal and their grace; all is over 5 s after the longest of these.
+        """
+        hunt = partial(
+            identity.end_strays_blocking, self.home, 0, keep=frozenset(keep), policies=policies, leaders=leaders
+        )
+        return await self._reserve.run(hunt, self._hunting)
 
     async def spawn(
         self,
@@ -243,9 +254,9 @@ class ProcessLauncher:
         if not spawned.sealed:
             identity.end_strays_blocking(self.home, 0, only=nonce, probe=probe)
 
-    async def _hunt(self, *, keep: Collection[str], only: str | None) -> list[Stray]:
-        hunt = partial(identity.end_strays_blocking, self.home, 0, keep=frozenset(keep), only=only)
-        return await self._reserve.run(hunt, self._hunting)
+    async def _end_rest(self, nonce: str) -> None:
+        hunt = partial(identity.end_strays_blocking, self.home, 0, only=nonce)
+        await self._reserve.run(hunt, self._hunting)
 
     def _hold(self, order: LaunchOrder, claimed: Identity) -> tuple[Leader, Leaf | None] | None:
         if claimed.pid is None or not identity.prove(claimed):
