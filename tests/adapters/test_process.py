@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -114,6 +116,40 @@ ctypes.CDLL(None).pthread_exit(None)
         assert (await life.wait_exit()).code == 0
         assert at.log == "other thread ends\n"
         await end(life)
+
+
+TRACER = """
+import ctypes, sys, time
+if ctypes.CDLL(None).ptrace(0x4206, int(sys.argv[1]), None, None) != 0:
+    sys.exit(1)
+print("tracing", flush=True)
+time.sleep(60)
+"""
+"""PTRACE_SEIZE, and no wait for what happens to the tracee: a debugger at its prompt."""
+
+TRACEABLE = """
+import ctypes, time
+ctypes.CDLL(None).prctl(0x59616D61, ctypes.c_ulong(-1))  # PR_SET_PTRACER: where only ancestors may, anybody may
+open("ready", "w").write("ready\\n")
+time.sleep(60)
+"""
+
+
+async def test_exit_under_a_debugger_that_takes_no_note_of_it_is_seen(tmp_path: Path) -> None:
+    async with bench(tmp_path) as at:
+        life = await at.python(TRACEABLE)
+        pid = life.identity.pid or 0
+        await at.read("ready")
+        with subprocess.Popen([sys.executable, "-c", TRACER, str(pid)], stdout=subprocess.PIPE, text=True) as tracer:
+            assert tracer.stdout is not None
+            assert await trio.to_thread.run_sync(tracer.stdout.readline) == "tracing\n"
+            os.kill(pid, signal.SIGKILL)
+            with trio.fail_after(5):
+                assert await life.wait_exit() == ExitStatus(signal="SIGKILL")
+                await end(life)
+            assert not life.is_alive()
+            tracer.kill()
+        await wait_until(lambda: proc.read_stat(pid) is None)  # and no zombie stays
 
 
 async def test_age_counts_from_the_spawn(tmp_path: Path) -> None:

@@ -164,10 +164,12 @@ class Leader:
     def _look(self) -> ExitStatus | None:
         """How it ended, None while it runs."""
         if self._is_child:
-            return self._peek()
-        if self._has_exited():
-            return proc.status_of_stranger(self.pid, self.start_ticks or 0, self._pidfd)
-        return None
+            status = self._peek()
+            # The wait for a child that died under a debugger says nothing until the debugger has taken note.
+            is_over = status is None and self._pidfd is not None and proc.is_pidfd_over(self._pidfd)
+        else:
+            status, is_over = None, self._has_exited()
+        return proc.status_of_stranger(self.pid, self.start_ticks or 0, self._pidfd) if is_over else status
 
     def _has_exited(self) -> bool:
         if self._pidfd is not None:
