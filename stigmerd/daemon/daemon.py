@@ -20,6 +20,7 @@ import trio
 from stigmerd import __version__
 from stigmerd.adapters.clock import SystemClock
 from stigmerd.adapters.containers.on_demand import ContainersOnDemand
+from stigmerd.adapters.disk.home import HomeError
 from stigmerd.adapters.disk.output import LogFiles
 from stigmerd.adapters.disk.store import EventFiles, StateFiles
 from stigmerd.adapters.ports import PortWatch
@@ -106,6 +107,7 @@ class Daemon:
         self._state = StateFiles(start.home)
         self._succession = Succession(home=start.home, left=self._state.load(), boot_id=identity.boot_id())
         self._chores = Chores()
+        self._lock_problem: str | None = None
 
     async def run(self) -> int:
         """Supervise until asked to end, and return the exit code.
@@ -232,6 +234,7 @@ class Daemon:
         self, configuration: Configuration, legacy: Legacy, processes: ProcessLauncher
     ) -> Iterator[str | None]:
         yield from self._succession.left.problems
+        yield self._lock_problem
         yield configuration.problem
         yield from legacy.problems
         yield describe_shortage(self._start.lock)
@@ -271,8 +274,20 @@ class Daemon:
         succession.forget_removed(supervisor.specs, self._state)
 
     def _checkpoint(self, legacy: Legacy) -> None:
+        self._keep_lock()
         legacy.checkpoint()
         self._own_log.reopen()
+
+
+    def _keep_lock(self) -> None:
+        try:
+            self._start.home.keep_lock(self._start.lock)
+        except HomeError as exc:
+            if self._lock_problem is None:
+                log.error("%s", exc)
+            self._lock_problem = str(exc)
+        else:
+            self._lock_problem = None
 
 
 class Heed:

@@ -20,7 +20,7 @@ from stigmerd.adapters.processes import identity
 from stigmerd.adapters.processes.process import ProcessLauncher
 from stigmerd.core.event import Entry
 from stigmerd.core.exit_status import ExitStatus
-from stigmerd.core.record import ComponentRecord, DaemonRecord
+from stigmerd.core.record import ComponentRecord
 from stigmerd.core.spec import ComponentSpec, ContainerSpec, StopPolicy
 from stigmerd.daemon.start import StartError
 from stigmerd.engine.board import View
@@ -106,7 +106,7 @@ class Succession:
         if last is None or not self.goes_on or last.pid == os.getpid():
             return
         for _ in range(END_LOOKS):
-            if not _is_running(last):
+            if not identity.is_running(last):
                 return
             await trio.sleep(END_PAUSE)
         raise StartError(str(HomeTakenError(self.home.path, last.pid)))
@@ -250,9 +250,3 @@ def _told_by_life(entries: Iterable[Entry]) -> dict[tuple[str, int], Set[str]]:
         if entry.component and entry.life:
             told.setdefault((entry.component, entry.life), set()).add(entry.event)
     return {**told}
-
-
-def _is_running(daemon: DaemonRecord) -> bool:
-    """Whether that very daemon runs. One that was killed may be a zombie for long, under a lazy PID 1."""
-    found = identity.read_stat(daemon.pid)
-    return found is not None and found.is_alive and found.start_ticks == daemon.start_ticks

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 import subprocess
 from pathlib import Path
@@ -135,6 +136,43 @@ def test_lock_is_free_once_its_holder_was_killed(home: Home) -> None:
             home.take_lock()
         holder.kill()
     os.close(home.take_lock())
+
+
+@pytest.mark.parametrize("loss", ["lock", "run", "home"])
+def test_lock_whose_file_was_removed_is_taken_again_with_the_same_descriptor(home: Home, loss: str) -> None:
+    home.prepare()
+    fd = home.take_lock()
+    shutil.rmtree(home.path) if loss == "home" else shutil.rmtree(home.run) if loss == "run" else os.unlink(home.lock)
+    assert not home.is_taken()
+    for _ in range(2):
+        home.keep_lock(fd)
+        assert home.is_taken()
+    assert [stat.S_IMODE(os.stat(folder).st_mode) for folder in (home.path, home.run)] == [0o700, 0o700]
+    os.close(fd)
+    assert not home.is_taken()
+
+
+def test_lock_that_another_daemon_took_meanwhile_stays_that_ones(home: Home) -> None:
+    home.prepare()
+    fd = home.take_lock()
+    os.unlink(home.lock)
+    other = home.take_lock()
+    with pytest.raises(HomeTakenError):
+        home.keep_lock(fd)
+    os.close(other)
+    home.keep_lock(fd)
+    assert home.is_taken()
+    os.close(fd)
+
+
+def test_turn_to_launch_is_waited_for_and_not_for_ever(home: Home) -> None:
+    home.prepare()
+    with home.launching(0.0):
+        refused = pytest.raises(HomeError, match=f"the process with pid {os.getpid()} has been starting")
+        with refused, home.launching(0.05):
+            pass
+    with home.launching(0.0):
+        pass
 
 
 def test_client_that_only_looks_does_not_keep_a_daemon_from_starting(home: Home) -> None:

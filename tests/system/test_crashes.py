@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -204,6 +205,20 @@ def test_component_removed_from_the_file_while_no_daemon_ran_is_asked_to_end(hom
     assert not is_alive(old)
     assert home.component("a")["pid"] == kept
     assert [e["event"] for e in home.events("old")][-2:] == ["orphan_removed", "exited"]
+
+
+@pytest.mark.parametrize("lost", ["stigmerd.lock", "stigmerd.sock", "."])
+def test_stop_reaches_a_daemon_whose_run_folder_lost_something(home: Stack, lost: str) -> None:
+    home.configure(SLEEPERS)
+    home.start()
+    pids = [home.wait_state(name, "running")["pid"] for name in ("a", "b")]
+    path = home.home / "run" / lost
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    told = home.cli("stop")
+    assert (told.returncode, told.stderr) == (0, "")
+    assert home.daemon is not None
+    home.daemon.wait(LIMIT)  # by its own will, and nothing comes back
+    assert not any(map(is_alive, pids))
 
 
 def test_daemon_killed_at_many_instants_never_doubles_or_loses_anything(home: Stack) -> None:

@@ -322,8 +322,17 @@ class LineFile:
         try:
             return open_regular(self.path, flags)
         except FileNotFoundError:
-            os.makedirs(os.path.dirname(self.path), PRIVATE_FOLDER, exist_ok=True)
+            make_private_folder(os.path.dirname(self.path))
             return open_regular(self.path, flags)
+
+
+def make_private_folder(path: str) -> None:
+    """Make a folder, and what is missing above it, for nobody but us."""
+    above = os.path.dirname(path)
+    if not os.path.lexists(above):
+        make_private_folder(above)
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(path, PRIVATE_FOLDER)
 
 
 def _cut_torn_line(fd: int) -> int:

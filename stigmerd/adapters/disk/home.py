@@ -153,6 +153,43 @@ class Home:
                 raise
             return fd
 
+    def keep_lock(self, held: int) -> None:
+        """Take the lock again, with the same descriptor, where somebody removed or replaced its file.
+
+        Without it the home would be free for a second daemon, and clients would take the first for dead.
+
+        Raises:
+            HomeError: it cannot be taken again, or another daemon was quicker.
+        """
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.lstat(self.lock), os.fstat(held)):
+                return
+        self.prepare()
+        taken = self.take_lock()
+        os.dup2(taken, held, inheritable=False)
+        os.close(taken)
+
+    @contextlib.contextmanager
+    def launching(self, patience: float) -> Iterator[None]:
+        """Be the only one who launches a daemon for this home. The kernel ends the turn of whoever dies.
+
+        Raises:
+            HomeError: somebody else does, and is not done within ``patience`` seconds.
+        """
+        path = os.path.join(self.run, "launch.lock")
+        with _telling(path):
+            fd = open_regular(path, os.O_RDWR | os.O_CREAT)
+        try:
+            if not _lock(fd, fcntl.LOCK_EX, patience=patience):
+                pid = _pid_in(fd)
+                who = "somebody" if pid is None else f"the process with pid {pid}"
+                raise HomeError(f"{who} has been starting a daemon for {self.path} for {patience:g} s: end it, or wait")
+            os.ftruncate(fd, 0)
+            os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+            yield
+        finally:
+            os.close(fd)
+
     def is_taken(self) -> bool:
         """Whether a daemon has this home now, answering or not.
 

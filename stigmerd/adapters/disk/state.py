@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from stigmerd.adapters.disk.files import PRIVATE_FOLDER, LineFile, read_regular, remove, replace_file
+from stigmerd.adapters.disk.files import LineFile, make_private_folder, read_regular, remove, replace_file
 from stigmerd.adapters.disk.home import Home
 from stigmerd.core.lifecycle import FailedBecause, Phase
 from stigmerd.core.record import SCHEMA, ComponentRecord, DaemonRecord
@@ -191,7 +191,7 @@ class StateFiles:
         """Write ``state.json``, and what it was to ``state.json.1``."""
         content = msgspec.json.format(_to_json(snapshot), indent=1) + b"\n"
         try:
-            os.makedirs(self._home.state, PRIVATE_FOLDER, exist_ok=True)
+            make_private_folder(self._home.state)
             if self._saved_content:
                 replace_file(f"{self._path}.1", self._saved_content, durable=False)
             replace_file(self._path, content, durable=True)

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 from stigmerd.adapters.processes import cgroup, proc
 from stigmerd.adapters.processes.proc import read_stat, signal_name, signal_number, start_ticks
-from stigmerd.core.record import Identity
+from stigmerd.core.record import DaemonRecord, Identity
 from stigmerd.core.spec import StopPolicy
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "end_strays_blocking",
     "find_ours",
     "is_alive",
+    "is_running",
     "prove",
     "read_stat",
     "signal_name",
@@ -100,6 +101,12 @@ def is_alive(identity: Identity) -> bool:
         return False
     stat = read_stat(identity.pid)
     return stat is not None and stat.start_ticks == identity.start_ticks and stat.is_alive
+
+
+def is_running(daemon: DaemonRecord) -> bool:
+    """Whether that very daemon of this boot runs. One that was killed may be a zombie for long, under a lazy PID 1."""
+    found = read_stat(daemon.pid)
+    return found is not None and found.is_alive and found.start_ticks == daemon.start_ticks
 
 
 def _is_in_leaf(pid: int, identity: Identity) -> bool:
