@@ -1,19 +1,16 @@
 """Starts the daemon in the background, and tells who answers in the end.
 
-Twenty ``stigmer server start`` at once lead to one daemon: whoever launches holds a lock on the
-home's folder, and the others find the daemon answering when it is their turn.
+Twenty ``stigmer server start`` at once lead to one daemon: whoever launches holds a lock, and the
+others find the daemon answering when it is their turn.
 """
 
 from __future__ import annotations
 
-import fcntl
 import os
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import IO
 
 from stigmerd.adapters.disk.store import Home, HomeError
@@ -27,6 +24,9 @@ POLL = 0.02
 
 ANSWER_TIMEOUT = 30.0
 """Seconds in which a new daemon has to answer or to end: a hung home must not hang the operator."""
+
+TURN_TIMEOUT = 40.0
+"""Seconds to wait for somebody else who launches a daemon: longer than that takes, if it goes on at all."""
 
 SHOWN_ERROR = 4000
 """Characters of a daemon's last words that are shown."""
@@ -56,21 +56,10 @@ def ensure_daemon(home: Home, config: str | None) -> bool:
         return False
     try:
         home.prepare()
+        with home.launching(TURN_TIMEOUT):
+            return not is_answering(home) and _launch(home, config)
     except HomeError as exc:
         raise CommandError(escape_line(str(exc))) from exc
-    with _launching(home):
-        return not is_answering(home) and _launch(home, config)
-
-
-@contextmanager
-def _launching(home: Home) -> Iterator[None]:
-    """Wait for our turn to launch a daemon for this home. The kernel ends the turn of whoever dies."""
-    folder = os.open(home.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(folder, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(folder)
 
 
 def _launch(home: Home, config: str | None) -> bool:
