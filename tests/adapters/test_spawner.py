@@ -118,6 +118,19 @@ async def test_order_that_was_given_up_before_it_was_read_leaves_nothing_alive(a
     await wait_until(lambda: not os.path.exists(_leaf(at, "1-late").path))
 
 
+async def test_helper_that_says_nothing_for_long_is_replaced(at: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spawner_link, "SILENCE", 0.01)
+    helper = await _helper(at)
+    helper.suspend()
+    with trio.move_on_after(0.05) as scope:
+        await at.launch("sleep", "60", nonce="1-late")
+    assert scope.cancelled_caught
+    with trio.fail_after(5):
+        await end(await at.launch("true"))
+    assert proc.read_stat(helper.pid) is None
+    await wait_until(lambda: not os.path.exists(_leaf(at, "1-late").path))
+
+
 async def test_order_is_given_up_as_well_where_descriptors_are_many(at: Bench) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

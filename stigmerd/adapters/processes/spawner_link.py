@@ -36,6 +36,9 @@ PROGRAM = "import sys; sys.path.append({!r}); from stigmerd.adapters.processes i
 KILL_PERIOD = 0.05
 """Seconds between two kills of what was given up and may not have been born yet."""
 
+SILENCE = 5.0
+"""Seconds without a word on an order that is given up after which the helper counts as hung, or stopped."""
+
 EXHAUSTED = frozenset({errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE})
 """Refusals of a clone that say nothing about whether clones into a cgroup can be had."""
 
@@ -147,6 +150,8 @@ class Spawner:
 
     def _leave(self, owner: str, birth: _Birth) -> None:
         """End what was given up, in a thread, as it may hang."""
+        if birth.sent_at is not None and not birth.pid and trio.current_time() - birth.sent_at > SILENCE:
+            self._end(birth.link)
         left = trio.Event()
         self._left[owner].append(left)
         token = trio.lowlevel.current_trio_token()
@@ -225,6 +230,7 @@ class _Birth:
         self.refusal: SpawnFailedError | None = None
         self.link: socket.socket | None = None
         """By which it was sent."""
+        self.sent_at: float | None = None
         self.is_open = True
         self._children = children
         self._unclaimed = ExitStack()
@@ -260,7 +266,7 @@ class _Birth:
         # The kernel often wakes the helper up where we run, and lets it run only when we wait: let it run now.
         os.sched_yield()
         self._unsent.close()
-        self.link = link
+        self.link, self.sent_at = link, trio.current_time()
         return True
 
     async def wait_told(self) -> None:
