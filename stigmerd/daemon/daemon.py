@@ -133,6 +133,7 @@ class Daemon:
                 await parts.legacy.save(clean=False)
                 await _wait_given_back()
                 become_next_program(self._start, server.listener)
+            await parts.processes.end_orphans()
             if not ending.survivors:
                 parts.legacy.remember(clean=True)  # first: of a daemon that dies here, nothing goes on
                 parts.supervisor.remember_rest()

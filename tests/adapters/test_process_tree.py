@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from stigmerd.adapters.processes import cgroup
+from stigmerd.adapters.processes import cgroup, proc
 from stigmerd.adapters.processes.kin import LOOK_PERIOD, Scans, find_members
 from stigmerd.adapters.processes.proc import Marks, Seen, Stat
 from stigmerd.adapters.processes.reserve import Reserve
@@ -78,6 +78,21 @@ async def test_child_that_cleared_its_environment_dies_with_its_parent(tmp_path:
         escaped = await at.pid("escaped")
         await end(life)
         assert not is_running(escaped)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="orphans come to us on Linux only")
+async def test_orphan_that_nothing_told_apart_is_ended_once_no_life_goes_on(tmp_path: Path) -> None:
+    async with bench(tmp_path, "no cgroup") as at:
+        stays = await at.launch("sleep", "60", name="stays")
+        life = await at.sh("(env -i setsid sh -c 'echo $$ > escaped; exec sleep 60' &); sleep 60")
+        escaped = await at.pid("escaped")
+        await wait_until(lambda: escaped in (proc.children() or ()))
+        await end(life)
+        assert is_running(escaped)
+        await at.launcher.end_orphans()
+        assert not is_running(escaped)
+        assert stays.is_alive()  # it has an owner
+        await end(stays)
 
 
 @on_every_platform

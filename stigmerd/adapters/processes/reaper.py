@@ -82,8 +82,15 @@ class Children:
         with self._lock:
             return found is None or bool(found - self._claimed)
 
+    def orphans(self) -> list[int]:
+        """Our children, dead or alive, that came from lives and have no owner.
+
+        As the first process of a namespace we get everybody's orphans, and cannot tell.
+        """
+        return [pid for pid in proc.children() or () if os.getpid() != 1 and self.is_orphan(pid)]
+
     def is_orphan(self, pid: int) -> bool:
-        """Whether a zombie child of ours came from a life, and has no owner.
+        """Whether a child of ours came from a life, and has no owner.
 
         What is in our own session was started by this program, and somebody waits for it. A
         session leader may be a spawn that has not been claimed yet; or, after this process replaced
