@@ -45,6 +45,8 @@ MERGE_WINDOW = 0.25
 """Seconds from the begin of a life that a restart asked for, in which one more restart means that same
 life: ten restarts asked for at once are one, and who asks after that gets another."""
 
+SURVIVORS_GONE = "what could not be killed is gone; it can be started again"
+
 EXIT_EVENTS = {
     Consequence.RESTART: Event.EXITED,
     Consequence.COMPLETE: Event.EXITED_DONE,
@@ -506,7 +508,7 @@ class Component:
         """Wait for the end of what could not be killed; until then no other life begins."""
         await tenure.wait_over()
         self._lingering = None
-        self._show(survivors=(), identity=None, note="what could not be killed is gone; it can be started again")
+        self._show(survivors=(), identity=None, note=SURVIVORS_GONE)
         self._save()
 
     # Probes.
@@ -607,7 +609,8 @@ class Component:
         if self._state.has_life:
             self._step(self._exit_event(None), self._course.ended_at)
         else:
-            self._show(identity=None, survivors=())
+            is_unkillable = self._state.failed_because is FailedBecause.UNKILLABLE
+            self._show(identity=None, survivors=(), note=SURVIVORS_GONE if is_unkillable else self._view.note)
 
     def _resume(self, life: Life) -> None:
         self._course.tenure = self._new_tenure(life)

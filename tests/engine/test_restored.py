@@ -19,6 +19,7 @@ from stigmerd.core.restart import RestartHistory
 from stigmerd.core.spec import RestartPolicy, RestartWhen
 from stigmerd.core.status import ExitDocument
 from stigmerd.engine.board import View
+from stigmerd.engine.component import SURVIVORS_GONE
 from stigmerd.engine.operations import Answer
 from stigmerd.engine.restore import (
     DIED_IN_SPAWN,
@@ -188,6 +189,19 @@ async def test_stop_that_comes_as_soon_as_a_dead_life_is_to_be_replaced_is_a_sto
         answers = await supervisor.stop(restored, "operator")
         assert {answer.state for answer in answers} == {"stopped"}
     assert "failed" not in {entry.event for entry in world.events.entries}
+
+
+async def test_what_could_not_be_killed_and_is_gone_can_be_started_again(
+    supervise: Supervise, world: FakeWorld, autojump_clock: MockClock
+) -> None:
+    view = left(Phase.FAILED)
+    view = replace(view, note="cannot be killed: pid 4711", survivors=(4711,))
+    view = replace(view, state=replace(view.state, failed_because=FailedBecause.UNKILLABLE))
+    async with supervise(component(), restored={"web": view}) as supervisor:
+        await supervisor.wait_proven()
+        assert supervisor.component("web").view.note == SURVIVORS_GONE
+        (answer,) = await supervisor.start(["web"], "operator")
+        assert answer.ok
 
 
 def long_begun(**state: object) -> View:
