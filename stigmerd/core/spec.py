@@ -220,7 +220,7 @@ class ContainerSpec:
 
 
 SHORTEST_SECRET = 4
-"""Characters from which a value of ``${}`` is looked for in a text."""
+"""Characters from which a value of ``${}`` is looked for anywhere in a text."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -248,12 +248,16 @@ class ComponentSpec:
     def conceal(self, text: str) -> str:
         """A text from the system, or from what runs, without the values of ``${}``.
 
-        A value that is short, or a number, hides nothing and would only be mistaken for something else.
+        A shorter value is in many a text by chance, as 1 is in ``exit code 1``. It is looked for in the path
+        that a text begins with, such as that of a program which cannot be run, and there as a whole name.
         """
         for value in sorted(self.secrets, key=len, reverse=True):
-            if len(value) >= SHORTEST_SECRET and not value.isdigit():
+            if len(value) >= SHORTEST_SECRET:
                 text = text.replace(value, self.secrets[value])
-        return text
+        path, colon, said = text.partition(": ")
+        if not colon or " " in path:
+            return text
+        return "/".join(self.secrets.get(name, name) for name in path.split("/")) + colon + said
 
     @property
     def kind(self) -> Literal["process", "container"]:

@@ -256,6 +256,29 @@ def test_long_value_of_env_is_shown_by_its_name_unless_a_preset_has_it(home: Hom
     assert preset.conceal("no sk-0123456789 at localhost:7233") == "no ${KEY} at localhost:7233"
 
 
+def test_number_is_a_secret_like_any_other(home: Home) -> None:
+    component = home.component(
+        "[component.a]\ncommand = ['${PIN}', 'x']\nenv = { NUMBER = '1234567890' }\n", {"PIN": "9876"}
+    )
+    assert component.conceal("9876: No such file or directory") == "${PIN}: No such file or directory"
+    assert component.conceal("got 1234567890, then 9876") == "got ${NUMBER}, then ${PIN}"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("abc: No such file or directory", "${SHORT}: No such file or directory"),
+        ("/opt/abc/1: Permission denied", "/opt/${SHORT}/${ONE}: Permission denied"),
+        ("/opt/abcd/x-1: Permission denied", "/opt/abcd/x-1: Permission denied"),
+        ("exit code 1", "exit code 1"),
+        ("not HTTP/1: the server said abc", "not HTTP/1: the server said abc"),
+    ],
+)
+def test_short_secret_is_concealed_in_the_path_that_a_text_begins_with(home: Home, text: str, shown: str) -> None:
+    component = home.component("[component.a]\ncommand = ['${SHORT}', '${ONE}']\n", {"SHORT": "abc", "ONE": "1"})
+    assert component.conceal(text) == shown
+
+
 def test_changed_secret_is_a_changed_definition(home: Home) -> None:
     text = "[component.a]\ncommand = ['a', '${T}']\n"
     assert home.component(text, {"T": "1"}).definition != home.component(text, {"T": "2"}).definition

@@ -311,3 +311,18 @@ def test_secret_in_a_command_or_a_probe_is_in_nothing_that_the_daemon_writes(
     home.end()
     written = [path for folder in ("logs", "state") for path in (home.home / folder).iterdir()]
     assert [path.name for path in written if b"hunter2" in path.read_bytes()] == []
+
+
+def test_secret_that_is_a_number_or_a_short_word_is_in_nothing_that_the_daemon_writes_either(
+    home: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PIN", "98765432")
+    monkeypatch.setenv("SHORT", "q7z")
+    home.configure('[component.numbered]\ncommand = ["${PIN}", "x"]\n[component.short]\ncommand = "${SHORT}"\n')
+    home.start()
+    for name, shown in (("numbered", "${PIN}"), ("short", "${SHORT}")):
+        assert home.wait_state(name, "restarting")["last_error"].startswith(f"{shown}: No such file or directory")
+    home.end()
+    written = [path for folder in ("logs", "state") for path in (home.home / folder).iterdir()]
+    told = [path.name for path in written if any(secret in path.read_bytes() for secret in (b"98765432", b"q7z"))]
+    assert told == []
