@@ -41,9 +41,13 @@ class LaunchOrder:
     nonce: str
 
 
+TAIL_BYTES = 16 * 1024
+"""Bytes of a command's output that are kept. A message quotes less, but a secret is found only where it is whole."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CommandResult:
-    """How a hook or exec probe ended. ``tail`` is the last 256 characters of its output, decoded."""
+    """How a hook or exec probe ended. ``tail`` is the last :data:`TAIL_BYTES` of its output, decoded."""
 
     status: ExitStatus
     tail: str

@@ -19,8 +19,9 @@ from stigmerd.adapters.containers.exec import KILL_LIMIT
 from stigmerd.adapters.containers.life import ContainerLife, Seen, inspect
 from stigmerd.core.exit_status import ExitStatus
 from stigmerd.core.record import Identity
-from stigmerd.engine.ports import SpawnFailedError
+from stigmerd.engine.ports import TAIL_BYTES, SpawnFailedError
 from tests.adapters.containers import Yard, container_id, make_launcher, open_yard, until
+from tests.adapters.probes.fakes import show_all
 from tests.docker import HEALTH_IMAGE, docker_host, own_engine
 
 __all__ = ["docker_host", "own_engine"]
@@ -206,6 +207,7 @@ async def test_usage_is_the_engines_word_where_it_is_on_another_host(yard: Yard)
         log=life.log,
         tree=None,
         farewell=ContainerLife.release,
+        conceal=show_all,
     )
     assert (await distant.usage()).cpu_percent is None
     usage = await distant.usage()
@@ -236,8 +238,10 @@ async def test_members_are_the_pids_of_this_host(yard: Yard) -> None:
 # Health.
 
 
-async def test_health_follows_the_images_health_check(yard: Yard) -> None:
-    life = await yard.launch(image=HEALTH_IMAGE)
+async def test_health_follows_the_images_health_check_and_shows_no_secret_of_what_it_says(yard: Yard) -> None:
+    order = yard.order(image=HEALTH_IMAGE)
+    life = await yard.launcher.launch(replace(order, spec=replace(order.spec, secrets={"sick": "${WORD}"})))
+    assert isinstance(life, ContainerLife)
     assert (await life.health()).passed
     assert (await life.run(["/bin/touch", "/sick"])).status.code == 0
     with trio.fail_after(10):
@@ -247,7 +251,7 @@ async def test_health_follows_the_images_health_check(yard: Yard) -> None:
                 break
             await trio.sleep(0.05)
     assert outcome.conclusive
-    assert outcome.message == "container is unhealthy: sick"
+    assert outcome.message == "container is unhealthy: ${WORD}"
 
 
 async def test_health_of_a_container_that_is_not_running_fails(yard: Yard) -> None:
@@ -274,7 +278,7 @@ async def test_missing_command_is_not_spawned(yard: Yard) -> None:
 async def test_tail_is_the_end_of_a_long_output(yard: Yard) -> None:
     life = await yard.launch()
     result = await life.run(["/bin/sh", "-c", "seq 1 20000"])
-    assert len(result.tail) == 256
+    assert len(result.tail) == TAIL_BYTES
     assert result.tail.endswith("\n20000\n")
 
 

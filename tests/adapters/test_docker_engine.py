@@ -20,6 +20,7 @@ from stigmerd.adapters.probes.exec import ExecProbe
 from stigmerd.core.spec import ExecHandler
 from stigmerd.engine.ports import EngineUnavailableError, Shut
 from tests.adapters.containers import Yard, make_launcher, open_yard, order_of, until
+from tests.adapters.probes.fakes import show_all
 from tests.docker import SDK_LEAVES_SOCKETS, OwnEngine, own_engine, restartable
 
 __all__ = ["own_engine", "restartable"]
@@ -158,7 +159,7 @@ async def test_attempt_that_the_hang_overtakes_is_inconclusive(own_engine: OwnEn
             outcome = await life.health()
         assert (outcome.passed, outcome.conclusive) == (True, False)
         with trio.fail_after(0.3):
-            outcome = await ExecProbe(ExecHandler(command=("/bin/true",)), life).attempt()
+            outcome = await ExecProbe(ExecHandler(command=("/bin/true",)), life, show_all).attempt()
         assert (outcome.passed, outcome.conclusive) == (True, False)
 
 

@@ -302,12 +302,18 @@ def test_secret_in_a_command_or_a_probe_is_in_nothing_that_the_daemon_writes(
         command = ["sh", "-c", "sleep 1000", "${TOP_SECRET}"]
         env = { KEY = "${TOP_SECRET}" }
         readiness = { exec = { command = "sh -c 'echo said $KEY; exit 1'" }, period = "50ms" }
+        [component.talkative]
+        command = "sleep 1000"
+        env = { KEY = "${TOP_SECRET}" }
+        readiness = { exec = { command = "sh -c 'printf %s%0250d $KEY 0; exit 1'" }, period = "50ms" }
         """
     )
     home.start()
     assert "/no/${TOP_SECRET}: No such file" in home.wait_state("absent", "restarting")["last_error"]
     home.wait_state("probed", "running")
     wait_until(lambda: home.component("probed")["probes"][0]["message"] == "said ${TOP_SECRET}")
+    cut = f"${{TOP_SECRET}}{0:0250d}"[-256:]
+    wait_until(lambda: home.component("talkative")["probes"][0]["message"] == cut)
     home.end()
     written = [path for folder in ("logs", "state") for path in (home.home / folder).iterdir()]
     assert [path.name for path in written if b"hunter2" in path.read_bytes()] == []

@@ -364,7 +364,15 @@ class ContainerLauncher:
         )
         log = self._log(order.spec.name, seen.id)
         tree = Tree(local[0], seen.id, self._reserve) if local else None
-        life = ContainerLife(self._engine, seen, identity, log=log, tree=tree, farewell=self._let_go)
+        life = ContainerLife(
+            self._engine,
+            seen,
+            identity,
+            log=log,
+            tree=tree,
+            farewell=self._let_go,
+            conceal=order.spec.conceal,
+        )
         attendance = self._attendances[seen.id] = Attendance(life)
         self._engine.watch(life.watch)
         self._nursery.start_soon(self._follow, attendance)

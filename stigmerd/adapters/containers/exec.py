@@ -14,15 +14,10 @@ from stigmerd.adapters.containers.client import EngineRefusedError, Reading
 from stigmerd.adapters.containers.engine import DockerEngine
 from stigmerd.adapters.containers.tree import Tree
 from stigmerd.core.exit_status import ExitStatus
-from stigmerd.engine.ports import CommandResult, EngineUnavailableError, SpawnFailedError
+from stigmerd.engine.ports import TAIL_BYTES, CommandResult, EngineUnavailableError, SpawnFailedError
 
 if TYPE_CHECKING:
     from docker import APIClient
-
-TAIL_BYTES = 1024
-"""Enough for 256 characters of UTF-8."""
-
-TAIL = 256
 
 CODE_PERIOD = 0.02
 """Seconds between two looks at a command that is about to end."""
@@ -62,7 +57,7 @@ async def run_in_container(
         raise UnreachableError(str(exc)) from exc
     except EngineRefusedError as exc:
         raise SpawnFailedError(f"{command[0]}: {exc}") from exc
-    text = tail.decode("utf-8", "replace")[-TAIL:]
+    text = tail.decode("utf-8", "replace")
     if code in {126, 127} and text.startswith("OCI runtime exec failed"):
         raise SpawnFailedError(f"{command[0]}: {text.strip()}")
     return CommandResult(status=ExitStatus(code=code), tail=text)

@@ -38,10 +38,13 @@ USAGE_SPAN = 0.1
 HEALTH_MARGIN = 0.05
 """Seconds before the end of a probe's attempt at which a silent engine makes it inconclusive."""
 
+EVIDENCE_LIMIT = 256
+"""Characters of a health check's output that a message may quote."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seen:
-    """One container, as inspected."""
+    """One container, as inspected. ``evidence`` is what its health check said last."""
 
     id: str
     name: str
@@ -86,7 +89,7 @@ def _read(found: Mapping[str, Any]) -> Seen:
         oom=bool(state.get("OOMKilled")),
         started_at=state["StartedAt"],
         health=health.get("Status", ""),
-        evidence=str(log[-1].get("Output", "")).strip()[-256:],
+        evidence=str(log[-1].get("Output", "")),
     )
 
 
@@ -96,7 +99,8 @@ Farewell = Callable[["ContainerLife"], Awaitable[None]]
 class ContainerLife:
     """One container of a component. Made by :class:`ContainerLauncher` only.
 
-    ``tree`` are its processes, where they are processes of this host.
+    ``tree`` are its processes, where they are processes of this host. ``conceal`` takes the secrets out
+    of what its health check says.
     """
 
     def __init__(
@@ -108,6 +112,7 @@ class ContainerLife:
         log: ContainerLog,
         tree: Tree | None,
         farewell: Farewell,
+        conceal: Callable[[str], str],
     ) -> None:
         self.watch = Watch(seen.id)
         self.log = log
@@ -115,6 +120,7 @@ class ContainerLife:
         self._identity = identity
         self._tree = tree
         self._farewell = farewell
+        self._conceal = conceal
         self._name = seen.name
         self._seen: Seen | None = seen
         self._started_at = seen.started_at
@@ -245,8 +251,8 @@ class ContainerLife:
         if seen is None or self._exit is not None:
             return Outcome(passed=False, message="container is not running")
         if seen.health == "unhealthy":
-            evidence = f": {seen.evidence}" if seen.evidence else ""
-            return Outcome(passed=False, message=f"container is unhealthy{evidence}")
+            evidence = self._conceal(seen.evidence).strip()[-EVIDENCE_LIMIT:]
+            return Outcome(passed=False, message=f"container is unhealthy{f': {evidence}' if evidence else ''}")
         if seen.paused:
             return Outcome(passed=True, message="container is paused")
         return Outcome(passed=True, message=f"health check: {seen.health}" if seen.health else "")

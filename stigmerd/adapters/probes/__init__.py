@@ -55,7 +55,10 @@ class ProbeFactory:
         self._resolver = resolver or Resolver()
 
     def __call__(self, handler: Handler, life: Life, spec: ComponentSpec) -> StagedProbe:
-        """The probe of ``handler`` for ``life``. grpcio and httpcore are imported at first need."""
+        """The probe of ``handler`` for ``life``, which shows no secret of ``spec`` where it quotes somebody.
+
+        grpcio and httpcore are imported at first need.
+        """
         match handler:
             case ProcessHandler():
                 return ProcessProbe(handler, life)
@@ -64,13 +67,13 @@ class ProbeFactory:
             case HttpHandler():
                 from stigmerd.adapters.probes.http import HttpProbe
 
-                return HttpProbe(handler, self._resolver)
+                return HttpProbe(handler, self._resolver, spec.conceal)
             case GrpcHandler():
                 from stigmerd.adapters.probes.grpc import GrpcProbe
 
-                return GrpcProbe(handler, self._resolver)
+                return GrpcProbe(handler, self._resolver, spec.conceal)
             case ExecHandler():
-                return ExecProbe(handler, life)
+                return ExecProbe(handler, life, spec.conceal)
             case ContainerHandler():
                 return ContainerProbe(life)
             case _:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 
-from stigmerd.adapters.probes.failure import MESSAGE_LIMIT, OUR_SHORTAGES
+from stigmerd.adapters.probes.failure import MESSAGE_LIMIT, OUR_SHORTAGES, Conceal
 from stigmerd.core.health import Outcome
 from stigmerd.core.spec import ExecHandler
 from stigmerd.engine.ports import EngineUnavailableError, Life, SpawnFailedError
@@ -16,10 +16,11 @@ SPAWN_SHORTAGES = OUR_SHORTAGES | {errno.EAGAIN}
 class ExecProbe:
     """Runs the command through the life, which kills the command's whole tree on a time-out."""
 
-    def __init__(self, handler: ExecHandler, life: Life) -> None:
+    def __init__(self, handler: ExecHandler, life: Life, conceal: Conceal) -> None:
         self.stage = "running the command"
         self._handler = handler
         self._life = life
+        self._conceal = conceal
 
     async def attempt(self) -> Outcome:
         """Pass when the command exits with 0. The end of its output is the message."""
@@ -31,5 +32,5 @@ class ExecProbe:
         except SpawnFailedError as exc:
             return Outcome(passed=False, message=str(exc), conclusive=exc.errno not in SPAWN_SHORTAGES)
         passed = result.status.code == 0
-        message = result.tail.strip()[-MESSAGE_LIMIT:]
+        message = self._conceal(result.tail).strip()[-MESSAGE_LIMIT:]
         return Outcome(passed=passed, message=message or ("" if passed else str(result.status)))

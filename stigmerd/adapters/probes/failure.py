@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import ssl
+from collections.abc import Callable
 
 from stigmerd.core.health import Outcome
 
@@ -56,6 +57,10 @@ def no_more_threads() -> AttemptFailedError:
     return AttemptFailedError("the daemon cannot start a thread now", conclusive=False)
 
 
-def quote(text: str) -> str:
-    """Another program's text, on one line and cut to what a message may hold."""
-    return " ".join(text.split())[:MESSAGE_LIMIT]
+Conceal = Callable[[str], str]
+"""Takes the secrets out of a text. It has to come before any cut: of a secret that was cut it finds nothing."""
+
+
+def quote(text: str, conceal: Conceal) -> str:
+    """Another program's text, without secrets, on one line and cut to what a message may hold."""
+    return " ".join(conceal(text).split())[:MESSAGE_LIMIT]

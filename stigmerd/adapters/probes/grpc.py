@@ -19,7 +19,7 @@ import trio
 
 from stigmerd.adapters.probes import health_check
 from stigmerd.adapters.probes.connect import connect
-from stigmerd.adapters.probes.failure import AttemptFailedError, no_more_threads, quote
+from stigmerd.adapters.probes.failure import AttemptFailedError, Conceal, no_more_threads, quote
 from stigmerd.adapters.probes.http2 import shake_hands
 from stigmerd.adapters.probes.resolve import Address, Resolver
 from stigmerd.adapters.probes.tls import TlsFiles, secure
@@ -54,10 +54,11 @@ none, and one that hangs in its handler does."""
 class GrpcProbe:
     """Asks one address about one service. ``stage`` says what the present attempt does."""
 
-    def __init__(self, handler: GrpcHandler, resolver: Resolver) -> None:
+    def __init__(self, handler: GrpcHandler, resolver: Resolver, conceal: Conceal) -> None:
         self.stage = ""
         self._handler = handler
         self._resolver = resolver
+        self._conceal = conceal
         self._tls = TlsFiles(handler.tls) if handler.tls is not None else None
         path = handler.address.removeprefix("unix:")
         self._unix_path = path if path != handler.address else None
@@ -102,7 +103,7 @@ class GrpcProbe:
             return _judge_answer(future.result(), self._handler.service)
         if code is grpc.StatusCode.UNAVAILABLE:
             await self._shake_hands([address])  # raises the true reason, unless a server said UNAVAILABLE
-        return _judge_error(code, quote(future.details() or ""), self._handler.service)
+        return _judge_error(code, quote(future.details() or "", self._conceal), self._handler.service)
 
     async def _tell_hangs_apart(self, address: Address) -> None:
         """Let ``stage`` say where a server that does not answer hangs."""

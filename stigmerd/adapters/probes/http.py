@@ -20,7 +20,7 @@ import trio
 
 from stigmerd import __version__
 from stigmerd.adapters.probes.connect import connect
-from stigmerd.adapters.probes.failure import AttemptFailedError, quote
+from stigmerd.adapters.probes.failure import AttemptFailedError, Conceal, quote
 from stigmerd.adapters.probes.resolve import Resolver
 from stigmerd.adapters.probes.tls import secure, system_trust
 from stigmerd.core.health import Outcome
@@ -91,10 +91,11 @@ class Target:
 class HttpProbe:
     """Asks a URL and judges the status. ``stage`` says what the present attempt does."""
 
-    def __init__(self, handler: HttpHandler, resolver: Resolver) -> None:
+    def __init__(self, handler: HttpHandler, resolver: Resolver, conceal: Conceal) -> None:
         self.stage = ""
         self._handler = handler
         self._resolver = resolver
+        self._conceal = conceal
 
     async def attempt(self) -> Outcome:
         """Pass when the status is within the range, and the first 10 KiB of the body have come."""
@@ -116,7 +117,7 @@ class HttpProbe:
             url = _resolve_redirect(url, location)
             where = _parse(url, "a redirect's target")
             if where.origin != target.origin:
-                message = f"HTTP {response.status} to {quote(where.origin)}, which is not followed"
+                message = f"HTTP {response.status} to {quote(where.origin, self._conceal)}, which is not followed"
                 return Outcome(passed=False, message=message)
             if response.status in BECOME_GET and method != "HEAD":
                 method = "GET"
@@ -134,7 +135,7 @@ class HttpProbe:
             wire = Wire(await self._secure(raw, target))
             connection = httpcore.AsyncHTTP11Connection(request.url.origin, wire)
             self.stage = "waiting for the response"
-            yield await _wait_head(connection, request), wire
+            yield await _wait_head(connection, request, self._conceal), wire
         finally:
             # Not aclose(): it would wait, and there is nothing left to say to the server.
             raw.socket.close()
@@ -181,7 +182,7 @@ class HttpProbe:
         except TooLongError:
             pass  # enough of it: a long page is no fault
         except httpcore.RemoteProtocolError as exc:
-            return Outcome(passed=False, message=f"{message}, and then broken: {quote(str(exc))}")
+            return Outcome(passed=False, message=f"{message}, and then broken: {quote(str(exc), self._conceal)}")
         return Outcome(passed=True, message=message)
 
 
@@ -226,7 +227,9 @@ class Wire(httpcore.AsyncNetworkStream):
         return None
 
 
-async def _wait_head(connection: httpcore.AsyncHTTP11Connection, request: httpcore.Request) -> httpcore.Response:
+async def _wait_head(
+    connection: httpcore.AsyncHTTP11Connection, request: httpcore.Request, conceal: Conceal
+) -> httpcore.Response:
     try:
         return await connection.handle_async_request(request)
     except TooLongError as exc:
@@ -235,7 +238,7 @@ async def _wait_head(connection: httpcore.AsyncHTTP11Connection, request: httpco
         # Its text holds header values, which may be secrets.
         raise AttemptFailedError("the method or a header of the probe cannot be sent") from exc
     except httpcore.RemoteProtocolError as exc:
-        raise AttemptFailedError(f"not HTTP: {quote(str(exc))}") from exc
+        raise AttemptFailedError(f"not HTTP: {quote(str(exc), conceal)}") from exc
 
 
 def _parse(url: str, what: str) -> Target:

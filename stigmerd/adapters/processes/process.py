@@ -36,7 +36,7 @@ from stigmerd.adapters.processes.spawner_link import Spawner
 from stigmerd.core.exit_status import ExitStatus
 from stigmerd.core.record import Identity
 from stigmerd.core.spec import ComponentSpec, ProcessSpec, StopPolicy
-from stigmerd.engine.ports import CommandResult, LaunchOrder, PortWatch, Shut, SpawnFailedError, Usage
+from stigmerd.engine.ports import TAIL_BYTES, CommandResult, LaunchOrder, PortWatch, Shut, SpawnFailedError, Usage
 
 SHORTAGES = proc.SHORTAGES | {errno.EAGAIN}
 """EAGAIN is fork's word for no more processes."""
@@ -52,8 +52,6 @@ FAREWELL_BOUND = 0.05
 """Seconds that a cancelled command takes longer than it was given: no attempt of a probe outlives its limit
 by more. Where all processes have to be looked at, the end of its tree can take longer, and goes on by itself."""
 
-TAIL_CHARS = 256
-TAIL_BYTES = 4 * TAIL_CHARS
 READ_SIZE = 65536
 LEFTOVER_READS = 16
 """Reads of what is in the pipe when a command has ended: what holds the pipe open may go on writing."""
@@ -461,8 +459,8 @@ class _Pipe:
 
     @property
     def tail(self) -> str:
-        """The last characters that came through."""
-        return self._end.decode("utf-8", "replace")[-TAIL_CHARS:]
+        """The end of what came through."""
+        return self._end.decode("utf-8", "replace")
 
     def lend(self) -> int:
         """A writing end, for somebody who closes it. Safe in any thread."""

@@ -10,6 +10,18 @@ import trio
 from stigmerd.core.health import Outcome
 from stigmerd.engine.ports import CommandResult, Life
 
+TOKEN = "0123456789-a-secret"
+
+
+def show_all(text: str) -> str:
+    """Conceal nothing."""
+    return text
+
+
+def hide_token(text: str) -> str:
+    """Conceal one secret, as the spec of a component does."""
+    return text.replace(TOKEN, "${TOKEN}")
+
 
 class FakeLife:
     """Answers what it was made with. ``run`` raises, returns, or never ends where it has no result."""

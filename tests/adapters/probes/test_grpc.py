@@ -16,12 +16,14 @@ import psutil
 import pytest
 import trio
 
+from stigmerd.adapters.probes.failure import MESSAGE_LIMIT
 from stigmerd.adapters.probes.grpc import GrpcProbe
 from stigmerd.adapters.probes.health_check import decode_status, encode_request
 from stigmerd.adapters.probes.resolve import Resolver
 from stigmerd.core.health import Outcome
 from stigmerd.core.spec import GrpcHandler, Tls
 from tests.adapters.probes.certificates import Certificates
+from tests.adapters.probes.fakes import TOKEN, hide_token, show_all
 from tests.adapters.probes.servers import (
     answering,
     attempt,
@@ -45,7 +47,7 @@ def probe_of(
     port: int, service: str = "", *, host: str = "127.0.0.1", tls: Tls | None = None, connect_only: bool = False
 ) -> GrpcProbe:
     handler = GrpcHandler(address=f"{host}:{port}", service=service, tls=tls, connect_only=connect_only)
-    return GrpcProbe(handler, Resolver())
+    return GrpcProbe(handler, Resolver(), hide_token)
 
 
 def knowing_one_service(request: bytes, context: Any) -> bytes:
@@ -56,6 +58,11 @@ def knowing_one_service(request: bytes, context: Any) -> bytes:
 
 def being_unavailable(request: bytes, context: Any) -> bytes:
     context.abort(grpc.StatusCode.UNAVAILABLE, "shutting down")
+    return b""
+
+
+def being_indiscreet(request: bytes, context: Any) -> bytes:
+    context.abort(grpc.StatusCode.INTERNAL, "x" * (MESSAGE_LIMIT - 9) + TOKEN)
     return b""
 
 
@@ -102,6 +109,12 @@ async def test_server_that_says_unavailable_is_quoted() -> None:
     with grpc_serving(being_unavailable) as port:
         outcome = await attempt(probe_of(port))
     assert outcome == Outcome(passed=False, message="UNAVAILABLE: shutting down")
+
+
+async def test_secret_in_what_the_server_says_is_concealed_before_that_is_cut() -> None:
+    with grpc_serving(being_indiscreet) as port:
+        outcome = await attempt(probe_of(port))
+    assert outcome == Outcome(passed=False, message=f"INTERNAL: {'x' * (MESSAGE_LIMIT - 9)}${{TOKEN}}")
 
 
 @pytest.mark.parametrize("answer", [b"\xff", b"\x0a\x09cut", b"\x0f"])
@@ -185,8 +198,8 @@ async def test_proxy_of_the_environment_is_not_used(monkeypatch: pytest.MonkeyPa
 async def test_unix_socket_is_asked(tmp_path: Path) -> None:
     path = tmp_path / "health check.sock"
     with grpc_serving(answering(1), f"unix:{path}"):
-        assert await attempt(GrpcProbe(GrpcHandler(address=f"unix:{path}"), Resolver())) == SERVING
-    outcome = await attempt(GrpcProbe(GrpcHandler(address=f"unix:{tmp_path}/none.sock"), Resolver()))
+        assert await attempt(GrpcProbe(GrpcHandler(address=f"unix:{path}"), Resolver(), show_all)) == SERVING
+    outcome = await attempt(GrpcProbe(GrpcHandler(address=f"unix:{tmp_path}/none.sock"), Resolver(), show_all))
     assert outcome == Outcome(passed=False, message="no such file or directory")
 
 

@@ -10,12 +10,14 @@ from collections.abc import Iterator, Mapping
 import pytest
 import trio
 
+from stigmerd.adapters.probes.failure import MESSAGE_LIMIT, Conceal
 from stigmerd.adapters.probes.http import BODY_LIMIT, HEAD_LIMIT, HttpProbe
 from stigmerd.adapters.probes.resolve import Resolver
 from stigmerd.adapters.probes.tls import system_trust
 from stigmerd.core.health import Outcome
 from stigmerd.core.spec import HttpHandler
 from tests.adapters.probes.certificates import Certificates
+from tests.adapters.probes.fakes import TOKEN, hide_token, show_all
 from tests.adapters.probes.servers import (
     Talk,
     attempt,
@@ -40,11 +42,12 @@ def probe_of(
     method: str = "GET",
     headers: Mapping[str, str] | None = None,
     status: tuple[int, int] = (200, 399),
+    conceal: Conceal = show_all,
 ) -> HttpProbe:
     handler = HttpHandler(
         url=f"http://127.0.0.1:{port}{path}", method=method, headers=headers or {}, status=status
     )
-    return HttpProbe(handler, Resolver())
+    return HttpProbe(handler, Resolver(), conceal)
 
 
 class Recorder:
@@ -101,7 +104,7 @@ async def test_name_and_password_of_the_url_are_sent() -> None:
     server = Recorder(OK)
     async with serving(server.talk) as port:
         handler = HttpHandler(url=f"http://me:s%20t@127.0.0.1:{port}/")
-        await attempt(HttpProbe(handler, Resolver()))
+        await attempt(HttpProbe(handler, Resolver(), show_all))
     assert f"authorization: Basic {base64.b64encode(b'me:s t').decode()}" in server.requests[0].split("\r\n")
 
 
@@ -131,6 +134,15 @@ async def test_answer_that_is_no_response_fails_with_the_reason(answer: bytes, m
     assert outcome is not None
     assert not outcome.passed
     assert outcome.message.startswith(message)
+
+
+async def test_secret_in_what_the_server_says_is_concealed_before_that_is_cut() -> None:
+    async with serving(saying(b"x" * 200 + TOKEN.encode() * 9 + b"\r\n\r\n")) as port:
+        outcome = await attempt(probe_of(port, conceal=hide_token))
+    assert outcome is not None
+    assert len(outcome.message) == len("not HTTP: ") + MESSAGE_LIMIT
+    assert "${TOKEN}" in outcome.message
+    assert "01" not in outcome.message
 
 
 async def test_header_that_cannot_be_sent_fails_without_showing_it() -> None:
@@ -278,9 +290,9 @@ def answering_over_tls(certificates: Certificates) -> Talk:
 
 async def test_https_server_that_the_system_trusts_passes(trusted: Certificates) -> None:
     async with serving(answering_over_tls(trusted)) as port:
-        probe = HttpProbe(HttpHandler(url=f"https://127.0.0.1:{port}/"), Resolver())
+        probe = HttpProbe(HttpHandler(url=f"https://127.0.0.1:{port}/"), Resolver(), show_all)
         assert await attempt(probe) == Outcome(passed=True, message="HTTP 200")
-        other_name = HttpProbe(HttpHandler(url=f"https://localhost:{port}/"), Resolver())
+        other_name = HttpProbe(HttpHandler(url=f"https://localhost:{port}/"), Resolver(), show_all)
         outcome = await attempt(other_name)
     assert outcome is not None
     assert outcome.message.startswith("TLS: the certificate is not trusted: Hostname mismatch")
@@ -288,21 +300,21 @@ async def test_https_server_that_the_system_trusts_passes(trusted: Certificates)
 
 async def test_https_server_that_nobody_trusts_fails(certificates: Certificates) -> None:
     async with serving(answering_over_tls(certificates)) as port:
-        outcome = await attempt(HttpProbe(HttpHandler(url=f"https://127.0.0.1:{port}/"), Resolver()))
+        outcome = await attempt(HttpProbe(HttpHandler(url=f"https://127.0.0.1:{port}/"), Resolver(), show_all))
     assert outcome is not None
     assert outcome.message.startswith("TLS: the certificate is not trusted: ")
 
 
 async def test_server_without_tls_fails_over_https() -> None:
     async with serving(saying(OK)) as port:
-        outcome = await attempt(HttpProbe(HttpHandler(url=f"https://127.0.0.1:{port}/"), Resolver()))
+        outcome = await attempt(HttpProbe(HttpHandler(url=f"https://127.0.0.1:{port}/"), Resolver(), show_all))
     assert outcome is not None
     assert outcome.message.startswith("TLS: ")
 
 
 async def test_server_that_never_shakes_hands_is_cut_off() -> None:
     async with serving(be_silent) as port:
-        probe = HttpProbe(HttpHandler(url=f"https://127.0.0.1:{port}/"), Resolver())
+        probe = HttpProbe(HttpHandler(url=f"https://127.0.0.1:{port}/"), Resolver(), show_all)
         baseline = holdings()
         assert await attempt(probe, limit=0.2) is None
         assert probe.stage == "shaking hands over TLS"

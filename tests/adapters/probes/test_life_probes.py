@@ -11,14 +11,14 @@ from stigmerd.core.exit_status import ExitStatus
 from stigmerd.core.health import Outcome
 from stigmerd.core.spec import ExecHandler, ProcessHandler
 from stigmerd.engine.ports import CommandResult, EngineUnavailableError, SpawnFailedError
-from tests.adapters.probes.fakes import FakeContainerLife, FakeLife
+from tests.adapters.probes.fakes import TOKEN, FakeContainerLife, FakeLife, hide_token, show_all
 from tests.adapters.probes.servers import attempt
 
 COMMAND = ExecHandler(command=("check", "--now"))
 
 
 def exec_probe(result: CommandResult | Exception | None) -> ExecProbe:
-    return ExecProbe(COMMAND, FakeLife(result=result).as_life())
+    return ExecProbe(COMMAND, FakeLife(result=result).as_life(), hide_token)
 
 
 async def test_process_that_is_alive_passes() -> None:
@@ -40,7 +40,7 @@ async def test_process_passes_once_it_is_as_old_as_asked() -> None:
 async def test_command_that_exits_with_0_passes_with_its_output() -> None:
     result = CommandResult(status=ExitStatus(code=0), tail="all well\n")
     life = FakeLife(result=result)
-    outcome = await attempt(ExecProbe(COMMAND, life.as_life()))
+    outcome = await attempt(ExecProbe(COMMAND, life.as_life(), show_all))
     assert outcome == Outcome(passed=True, message="all well")
     assert life.commands == [("check", "--now")]
 
@@ -48,6 +48,11 @@ async def test_command_that_exits_with_0_passes_with_its_output() -> None:
 async def test_command_that_fails_fails_with_the_end_of_its_output() -> None:
     outcome = await attempt(exec_probe(CommandResult(status=ExitStatus(code=3), tail="x" * 300)))
     assert outcome == Outcome(passed=False, message="x" * 256)
+
+
+async def test_secret_in_the_output_is_concealed_before_that_is_cut() -> None:
+    outcome = await attempt(exec_probe(CommandResult(status=ExitStatus(code=3), tail=f"{TOKEN}{'x' * 252}")))
+    assert outcome == Outcome(passed=False, message="KEN}" + "x" * 252)
 
 
 async def test_command_that_fails_in_silence_fails_with_its_exit_status() -> None:
