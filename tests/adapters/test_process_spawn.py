@@ -9,6 +9,7 @@ import resource
 import signal
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -181,6 +182,29 @@ async def test_bare_name_is_looked_up_on_the_components_own_path(tmp_path: Path)
         await life.wait_exit()
         assert at.log == "mine\n"
         await end(life)
+
+
+async def test_path_that_is_longer_than_a_screen_is_not_shown_in_full(tmp_path: Path) -> None:
+    path = ":".join(f"/no/such/folder/{number}" for number in range(99))
+    async with bench(tmp_path) as at:
+        with pytest.raises(SpawnFailedError, match=r"no-such-name: No such file .* on PATH /no/.*/2:/no/su…$"):
+            await at.launch("no-such-name", env={"PATH": path})
+
+
+@on_every_platform
+async def test_secret_in_a_path_or_in_a_long_program_is_concealed_before_that_is_cut(
+    tmp_path: Path, offer: str
+) -> None:
+    folder, program = "/no/secret" + "s" * 60, "/no/" + "secret" * 200
+    async with bench(tmp_path, offer) as at:
+        order = at.order("no-such-name", env={"PATH": f"/nowhere:{folder}"})
+        spec = replace(order.spec, secrets={folder: "${FOLDER}", program: "${PROGRAM}"})
+        with pytest.raises(SpawnFailedError) as caught:
+            await at.launcher.launch(replace(order, spec=spec))
+        assert str(caught.value) == "no-such-name: No such file or directory on PATH /nowhere:${FOLDER}"
+        with pytest.raises(SpawnFailedError) as caught:
+            await at.launch(program)
+        assert "secret" not in spec.conceal(str(caught.value))
 
 
 # Other users.

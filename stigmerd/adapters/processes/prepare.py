@@ -12,9 +12,6 @@ import os
 import resource
 import stat
 
-SHOWN_PATH = 60
-"""Characters of a PATH that are worth their place in a sentence."""
-
 
 class Refused(Exception):
     """The process cannot be. The message has the path and the reason in words."""
@@ -98,7 +95,12 @@ def candidates(name: str, cwd: str, env: dict[str, str]) -> list[str]:
     """Where ``argv[0]`` may be; a bare name is looked up as execvp would, on the component's own PATH."""
     if "/" in name:
         return [name]
-    return [os.path.join(cwd, folder, name) for folder in env.get("PATH", os.defpath).split(os.pathsep)]
+    return [os.path.join(cwd, folder, name) for folder in search_path(env).split(os.pathsep)]
+
+
+def search_path(env: dict[str, str]) -> str:
+    """The PATH of this environment."""
+    return env.get("PATH", os.defpath)
 
 
 def find_program(name: str, cwd: str, env: dict[str, str]) -> str:
@@ -111,9 +113,12 @@ def find_program(name: str, cwd: str, env: dict[str, str]) -> str:
             return candidate
     if found:
         raise Refused(f"{found[0]}: {os.strerror(errno.EACCES)}", errno.EACCES)
-    path = env.get("PATH", os.defpath)
-    shown = path if len(path) <= SHOWN_PATH else f"{path[:SHOWN_PATH]}…"
-    raise Refused(f"{name}: {os.strerror(errno.ENOENT)} on PATH {shown}", errno.ENOENT)
+    raise Refused(not_on_path(name), errno.ENOENT)
+
+
+def not_on_path(name: str) -> str:
+    """Why a bare name is no program. On which PATH is left to whoever knows what of it is secret."""
+    return f"{name}: {os.strerror(errno.ENOENT)} on PATH"
 
 
 def exec_refusal(program: str, exc: OSError) -> Refused:

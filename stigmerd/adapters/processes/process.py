@@ -19,7 +19,7 @@ from signal import SIGCONT, SIGKILL
 
 import trio
 
-from stigmerd.adapters.processes import cgroup, identity, proc
+from stigmerd.adapters.processes import cgroup, identity, prepare, proc
 from stigmerd.adapters.processes import spawn as spawning
 from stigmerd.adapters.processes.cgroup import Leaf
 from stigmerd.adapters.processes.fugitives import Fugitives
@@ -51,6 +51,9 @@ COMMAND_KILL_BOUND = 5.0
 FAREWELL_BOUND = 0.05
 """Seconds that a cancelled command takes longer than it was given: no attempt of a probe outlives its limit
 by more. Where all processes have to be looked at, the end of its tree can take longer, and goes on by itself."""
+
+SHOWN_PATH = 60
+"""Characters of a PATH that are worth their place in a sentence."""
 
 READ_SIZE = 65536
 LEFTOVER_READS = 16
@@ -230,6 +233,9 @@ class ProcessLauncher:
         except SpawnFailedError as exc:
             if exc.errno in SHORTAGES:
                 self._refusals[order.spec.name] = (trio.current_time(), order.spec.conceal(str(exc)))
+            if str(exc) == prepare.not_on_path(argv[0]):
+                shown = _shown_path(order.spec, prepare.search_path(blueprint.env))
+                raise SpawnFailedError(f"{exc} {shown}", errno=exc.errno) from exc
             raise
         self._refusals.pop(order.spec.name, None)
         return spawned
@@ -504,6 +510,12 @@ def process_of(spec: ComponentSpec) -> ProcessSpec:
     """What the component runs, which is a process."""
     assert isinstance(spec.runs, ProcessSpec)
     return spec.runs
+
+
+def _shown_path(spec: ComponentSpec, path: str) -> str:
+    """The beginning of a PATH. It is concealed first: of a secret that was cut nothing would be found."""
+    shown = spec.conceal(path)
+    return shown if len(shown) <= SHOWN_PATH else f"{shown[:SHOWN_PATH]}…"
 
 
 def _age(start_ticks: int | None) -> float:

@@ -51,7 +51,8 @@ REPORT_LIMIT = 4096
 """Bytes of all reports on one order: as much as a pipe takes in one piece. Source: pipe(7)."""
 
 REASON_LIMIT = 900
-"""Characters of a reason, of up to four bytes each."""
+"""Characters of a reason, of up to four bytes each. Of a longer one the system's words are left: a secret in it could
+not be found any more once it was cut."""
 
 
 Order = tuple[
@@ -81,7 +82,8 @@ def to_message(order: Order) -> bytes:
 
 def report(pipe: int, pid: int, number: int = 0, reason: str = "") -> None:
     """Write one report."""
-    os.write(pipe, marshal.dumps((pid, number, reason[:REASON_LIMIT])))
+    told = reason if len(reason) <= REASON_LIMIT else os.strerror(number)
+    os.write(pipe, marshal.dumps((pid, number, told)))
 
 
 def read_reports(pipe: int) -> list[Report]:
