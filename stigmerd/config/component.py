@@ -105,9 +105,10 @@ class Resolver:
         has_command, has_container = "command" in self.raw, "container" in self.raw
         if has_command and has_container:
             self._refuse((), 'has both "command" and "container": drop one of them')
+        elif not has_command and not has_container and self.preset.lacks_command:
+            self._refuse(("preset",), f"is {quoted(self.raw['preset'])}, which {self.preset.lacks_command}")
         elif not has_command and not has_container:
-            sentence = self.preset.lacks_command or 'has neither "command" nor "container": give it one'
-            self._refuse(("preset",) if self.preset.lacks_command else (), sentence)
+            self._refuse((), 'has neither "command" nor "container": give it one')
         if has_container:
             for key in schema.PROCESS_ONLY:
                 if key in self.raw:

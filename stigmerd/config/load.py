@@ -25,6 +25,7 @@ from stigmerd.config.problems import (
     Path,
     Problem,
     RefusedError,
+    either,
     kind_of,
     nearest,
     quoted,
@@ -241,7 +242,7 @@ class _Loader:
         if not isinstance(own, dict):
             findings.add(place, f"is {kind_of(own)}: give a table with a command or a container")
             return None
-        preset = _preset(own, place, setting, findings)
+        preset = self._preset(own, place, setting, findings)
         if preset is None:
             return None
         local = Findings()
@@ -255,6 +256,24 @@ class _Loader:
             spec = replace(spec, secrets={**resolver.env_secrets, **secrets(raw, self.environ)})
         findings.extend(local, functools.partial(_origin, own, defaults))
         return resolver, spec
+
+    def _preset(self, own: dict[str, Any], place: Path, setting: Setting, findings: Findings) -> Preset | None:
+        """The component's preset; None, and a finding, where there is none of that name."""
+        if "preset" not in own:
+            return NONE
+        written = own["preset"]
+        try:
+            name = self._fill(written) if isinstance(written, str) else written
+        except RefusedError as refused:
+            findings.add((*place, "preset"), f"{refused.said}: {refused.advice}")
+            return None
+        make = PRESETS.get(name) if isinstance(name, str) else None
+        if make is None:
+            # What is near to a secret would tell of it.
+            advice = nearest(str(name), PRESETS) if name == written else f"give {either(PRESETS)}"
+            findings.add((*place, "preset"), f"is {quoted(written)}, no known preset: {advice}")
+            return None
+        return make(setting)
 
     def _line_finder(self) -> Callable[[Path], int | None]:
         lines: dict[Path, int] = {}
@@ -274,18 +293,6 @@ def _is_stray_component(name: str, table: object) -> bool:
     """Whether a table at the top of the file would be a component in its own place."""
     is_component = isinstance(table, dict) and not table.keys().isdisjoint({"command", "container", "preset"})
     return is_component and name not in {"daemon", "defaults"}
-
-
-def _preset(own: dict[str, Any], place: Path, setting: Setting, findings: Findings) -> Preset | None:
-    """The component's preset; None, and a finding, where there is none of that name."""
-    if "preset" not in own:
-        return NONE
-    name = own["preset"]
-    make = PRESETS.get(name) if isinstance(name, str) else None
-    if make is None:
-        findings.add((*place, "preset"), f"is {quoted(name)}, no known preset: {nearest(str(name), PRESETS)}")
-        return None
-    return make(setting)
 
 
 def _origin(own: dict[str, Any], defaults: dict[str, Any], path: Path) -> Path:

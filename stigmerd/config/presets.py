@@ -70,7 +70,7 @@ def stigmer_server(setting: Setting) -> Preset:
         "liveness": healthy,
         "readiness": healthy,
     }
-    return _go_program(setting, "stigmer-server", "internal-server", table)
+    return _go_program(setting, "internal-server", table)
 
 
 def workflow_runner(setting: Setting) -> Preset:
@@ -89,7 +89,7 @@ def workflow_runner(setting: Setting) -> Preset:
         },
         "readiness": {"process": {"min_uptime": "10s"}},
     }
-    return _go_program(setting, "workflow-runner", "internal-workflow-runner", table)
+    return _go_program(setting, "internal-workflow-runner", table)
 
 
 def agent_runner(setting: Setting) -> Preset:
@@ -155,13 +155,12 @@ PRESETS: Mapping[str, Callable[[Setting], Preset]] = {
 }
 
 
-def _go_program(setting: Setting, name: str, subcommand: str, table: Table) -> Preset:
+def _go_program(setting: Setting, subcommand: str, table: Table) -> Preset:
     if setting.stigmer_binary is None:
         return Preset(
             table=table,
             pass_env=PASSED_ENV,
-            lacks_command=f'is "{name}", which runs the Go program of Stigmer: name it in [daemon], '
-            'stigmer_binary = "/path/to/stigmer"',
+            lacks_command='runs the Go program of Stigmer: name it in [daemon], stigmer_binary = "/path/to/stigmer"',
         )
     return Preset(table={"command": [setting.stigmer_binary, subcommand], **table}, pass_env=PASSED_ENV)
 

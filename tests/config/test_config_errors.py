@@ -182,6 +182,16 @@ ROWS = [
     ("liveness = { process = 1 }", "component.a.liveness.process is 1: give a table, such as {}"),
     # presets and containers
     ("preset = 'temporl'", 'component.a.preset is "temporl", no known preset: the nearest is "temporal"'),
+    (
+        "preset = '${SECRET}'",
+        'component.a.preset is "${SECRET}", no known preset: '
+        'give "stigmer-server", "workflow-runner", "agent-runner" or "temporal"',
+    ),
+    (
+        "preset = '${NOPE}'",
+        "component.a.preset needs ${NOPE}, which is not in the environment: set it where the daemon is started, "
+        "or write ${NOPE:-default}",
+    ),
     ("container = { image = 'x' }", 'component.a has both "command" and "container": drop one of them'),
 ]
 

@@ -116,6 +116,13 @@ def test_preset_of_the_go_program_says_how_to_name_it(home: Home, name: str) -> 
     )
 
 
+def test_preset_may_be_named_by_a_variable(home: Home) -> None:
+    plain = home.component("[component.x]\npreset = 'temporal'\n")
+    assert home.component("[component.x]\npreset = '${P}'\n", {"P": "temporal"}) == plain
+    (message,) = home.messages("[component.x]\npreset = '${P}'\n", {"P": "stigmer-server"})
+    assert message.startswith('component.x.preset is "${P}", which runs the Go program of Stigmer: ')
+
+
 def test_preset_with_a_command_of_its_own_needs_no_go_program(home: Home) -> None:
     component = home.component(f'{SERVER}command = "my-server"\nenv = {{ GRPC_PORT = "1" }}\n')
     assert isinstance(component.runs, ProcessSpec)
