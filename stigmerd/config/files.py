@@ -1,6 +1,7 @@
-"""Reads the files of a configuration, if nobody else can have written them, and remembers what it read.
+"""Reads the files of a configuration, if owners and modes let nobody else write them, and remembers what it read.
 
-Whoever can write the configuration, or move its folder, chooses what the daemon runs.
+Whoever can write the configuration, or move its folder, chooses what the daemon runs. The owner of a
+folder further above could move it too, and is trusted: in containers and CI that is often somebody else.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ _VARIABLE = re.compile(r"(?:export\s+)?([^\s=\x00]+)\s*=\s*([^\x00]*)")
 
 
 class TrustedFiles:
-    """Files that belong to one user or root and that nobody else can write."""
+    """Files that belong to one user or root and that group and others cannot write; their folders likewise."""
 
     def __init__(self, uid: int) -> None:
         self._uid = uid
@@ -61,7 +62,7 @@ class TrustedFiles:
         return content
 
     def _check_folder(self, folder: str) -> None:
-        """Refuse a folder in which, or above which, somebody else could replace the file."""
+        """Refuse a folder that is somebody else's, and one that, or above which one, group or others can write."""
         if folder in self._checked_folders:
             return
         try:
@@ -83,7 +84,10 @@ class TrustedFiles:
             raise RefusedError(advice, said=f"{path} is writable by others")
 
     def _check_ancestors(self, folder: str) -> None:
-        """An ancestor that others can write is fine if it is sticky: they cannot rename what is ours in it."""
+        """An ancestor that others can write is fine if it is sticky: they cannot rename what is ours in it.
+
+        Its owner could, and is not looked at.
+        """
         while (parent := os.path.dirname(folder)) != folder:
             mode = os.stat(parent).st_mode
             if mode & _WRITABLE_BY_OTHERS and not mode & stat.S_ISVTX:

@@ -58,6 +58,18 @@ def test_ancestor_that_others_can_write_is_refused_unless_it_is_sticky(home: Hom
     assert TrustedFiles(os.geteuid()).read(str(path)) == b"x"
 
 
+def test_ancestor_may_belong_to_anybody(home: Home) -> None:
+    if os.geteuid() != 0:
+        return  # only root has other users
+    middle = home.folder / "middle"
+    (middle / "inner").mkdir(parents=True, mode=0o700)
+    path = home.write("x", "middle/inner/x.toml")
+    os.chown(middle, 5, -1)
+    assert TrustedFiles(0).read(str(path)) == b"x"
+    os.chown(middle / "inner", 5, -1)
+    assert refusal(path).startswith(f"{middle}/inner belongs to user 5: ")
+
+
 def test_file_of_another_user_is_refused(home: Home) -> None:
     path = home.write("x")
     other = os.geteuid() + 1
