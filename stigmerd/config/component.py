@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import grp
 import pwd
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path as FilePath
@@ -51,6 +52,9 @@ class Surroundings:
         program = self.absolute(words[0]) if "/" in words[0] else words[0]
         return (program, *words[1:])
 
+
+HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+"""A token. Source: RFC 9110, section 5.6.2."""
 
 LONG_VALUE = 8
 """Characters from which a value of ``env`` or ``env_file`` may be a secret that a probe's output tells: shorter ones,
@@ -262,6 +266,9 @@ class Resolver:
         if table.http is not None and table.http.status[0] > table.http.status[1]:
             low, high = sorted(table.http.status)
             self._refuse((kind, "http", "status"), f"has the highest status first: write [{low}, {high}]")
+        for name in table.http.headers if table.http is not None else ():
+            if not HEADER_NAME.fullmatch(name):
+                self._refuse((kind, "http", "headers", name), 'is no name of a header: use letters, digits and "-"')
         tls = table.grpc.tls if table.grpc else False
         if isinstance(tls, schema.TlsTable) and (tls.cert_file is None) != (tls.key_file is None):
             self._refuse((kind, "grpc", "tls"), 'needs both "cert_file" and "key_file", or neither: add the other')

@@ -74,7 +74,7 @@ class HttpTable(Table, frozen=True, kw_only=True):
     url: Annotated[str, _reads("url"), _about("what to ask for", "http://127.0.0.1:8080/health")]
     method: Annotated[str, _reads("method"), _about("the method of the request")] = "GET"
     headers: Annotated[
-        dict[str, String],
+        dict[str, Annotated[str, _reads("header_value")]],
         _about("headers of the request; values are never shown", {"Accept": "text/plain"}, secret=True),
     ] = {}
     status: Annotated[

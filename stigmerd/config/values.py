@@ -251,6 +251,16 @@ def method(value: object, fill: Fill) -> str:
     return filled
 
 
+def header_value(value: object, fill: Fill) -> str:
+    """The value of an HTTP header. Source: RFC 9110, section 5.5."""
+    filled = string(value, fill)
+    if re.search(r"[\r\n\v\f]", filled):
+        raise RefusedError("take it out", said="holds a line break")
+    if filled != filled.strip(" \t"):
+        raise RefusedError("take it out", said="begins or ends with a blank")
+    return filled
+
+
 def port_mapping(value: object, fill: Fill) -> str:
     """``[ADDRESS:]HOST:CONTAINER[/PROTOCOL]``, as ``docker run --publish`` has it."""
     filled = string(value, fill)
@@ -287,8 +297,8 @@ READERS: Mapping[str, Callable[[Any, Fill], object]] = {
     reader.__name__: reader
     for reader in (
         seconds, positive_seconds, probe_timeout, recovery, size, factor, fraction, string, text, command,
-        stop_signal, file_mode_mask, account, address, grpc_address, url, method, port_mapping, volume,
-        container_name, program_path,
+        stop_signal, file_mode_mask, account, address, grpc_address, url, method, header_value, port_mapping,
+        volume, container_name, program_path,
     )
 }  # fmt: skip
 """The readers by the name that the schema calls them."""

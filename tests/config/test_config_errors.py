@@ -179,6 +179,18 @@ ROWS = [
         "liveness = { http = { url = 'http://a', headers = { Authorization = 1 } } }",
         "component.a.liveness.http.headers.Authorization is a number: give a string, in quotes",
     ),
+    (
+        'liveness = { http = { url = "http://a", headers = { Authorization = "Bearer ${SECRET}\\n" } } }',
+        "component.a.liveness.http.headers.Authorization holds a line break: take it out",
+    ),
+    (
+        "liveness = { http = { url = 'http://a', headers = { Authorization = '${SECRET} ' } } }",
+        "component.a.liveness.http.headers.Authorization begins or ends with a blank: take it out",
+    ),
+    (
+        "liveness = { http = { url = 'http://a', headers = { 'X Y' = '1' } } }",
+        'component.a.liveness.http.headers."X Y" is no name of a header: use letters, digits and "-"',
+    ),
     ("liveness = { process = 1 }", "component.a.liveness.process is 1: give a table, such as {}"),
     # presets and containers
     ("preset = 'temporl'", 'component.a.preset is "temporl", no known preset: the nearest is "temporal"'),

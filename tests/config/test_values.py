@@ -118,6 +118,17 @@ def test_password_in_a_web_address_is_refused() -> None:
     assert caught.value.said == "holds a user or a password"
 
 
+@pytest.mark.parametrize("written", ["", "a", "a b\tc", "Bearer ü;q=1"])
+def test_headers_have_a_value_of_one_line(written: str) -> None:
+    assert values.header_value(written, as_written) == written
+
+
+@pytest.mark.parametrize("written", ["a\r\nX: y", "a\n", "\r", "a\0", "a\fb", " a", "a\t", 1])
+def test_what_no_header_can_carry_is_refused(written: object) -> None:
+    with pytest.raises(RefusedError):
+        values.header_value(written, as_written)
+
+
 def test_a_command_is_split_before_its_placeholders_are_filled() -> None:
     fill: Fill = lambda text: re.sub(r"\$\{X\}", "two words", text)  # noqa: E731
     assert values.command("run ${X}", fill) == ("run", "two words")
