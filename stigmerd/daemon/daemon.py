@@ -344,7 +344,7 @@ async def _wait_given_back() -> None:
 
 async def _reload(operations: DaemonOperations) -> None:
     try:
-        await operations.reload()
+        await operations.reload_in_turn()
     except RefusedError as exc:
         log.error("%s", exc)
 

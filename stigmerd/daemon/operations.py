@@ -62,7 +62,9 @@ class DaemonOperations:
         self._report = report
         self._on_reload = on_reload
         self._reading = Lookup("the event history", bound=READ_BOUND)
-        self._reloading = False
+        self._reloading: trio.Event | None = None
+        """Set once the reload that is under way is over."""
+        self._has_reload_due = False
         self._end = trio.Event()
         self._ending = Ending()
 
@@ -147,13 +149,29 @@ class DaemonOperations:
     async def reload(self, *, dry_run: bool = False) -> Change:
         """Apply the changed configuration, or tell what would change."""
         self._refuse_while_closing()
-        if self._reloading:
+        if self._reloading is not None:
             raise RefusedError(Refusal.BUSY, "another reload is under way")
-        self._reloading = True
+        over = self._reloading = trio.Event()
         try:
             return await self._reload(dry_run)
         finally:
-            self._reloading = False
+            self._reloading = None
+            over.set()
+
+    async def reload_in_turn(self) -> None:
+        """Apply the changed configuration, after a reload that is under way: it may have read what was there before.
+
+        Where that is awaited already, one more adds nothing to it.
+        """
+        if self._has_reload_due:
+            return
+        self._has_reload_due = True
+        try:
+            while self._reloading is not None:
+                await self._reloading.wait()
+        finally:
+            self._has_reload_due = False
+        await self.reload()
 
     async def _reload(self, dry_run: bool) -> Change:
         configuration = self._configuration

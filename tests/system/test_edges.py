@@ -290,6 +290,32 @@ def test_second_signal_cuts_the_grace_of_a_shutdown_whoever_began_it(home: Stack
     assert home.events("stubborn")[-1]["event"] == "stopped"
 
 
+def test_sighups_that_come_during_a_reload_are_heeded_together_after_it(home: Stack) -> None:
+    go = home.home / "go"
+    slow = f"trap 'while [ ! -e {go} ]; do sleep 0.02; done; exit 0' TERM; echo up; while :; do sleep 0.02; done"
+    (home.home / "slow.sh").write_text(slow)
+    home.configure('[component.slow]\ncommand = "sh slow.sh"\nstop = { grace = "50s" }\n')
+    home.start()
+    assert home.daemon is not None
+    wait_until(lambda: "up" in (home.home / "logs" / "slow.log").read_text().split())
+    home.configure(SLEEPER)
+    home.daemon.send_signal(signal.SIGHUP)
+    home.wait_state("slow", "stopping")
+    home.configure(SLEEPER + '[component.late]\ncommand = "sleep 1000"\n')
+    for _ in range(3):
+        home.daemon.send_signal(signal.SIGHUP)
+        assert home.component("slow")["state"] == "stopping"
+    go.touch()
+
+    def reloads() -> int:
+        return len([entry for entry in home.events() if entry["event"] == "config_reloaded"])
+
+    wait_until(lambda: reloads() == 2)
+    home.wait_state("late", "running")
+    home.call("reload")
+    assert reloads() == 3
+
+
 def test_secret_in_a_command_or_a_probe_is_in_nothing_that_the_daemon_writes(
     home: Stack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
