@@ -11,7 +11,7 @@ from pathlib import Path as FilePath
 from typing import Any
 
 from stigmerd.config import schema
-from stigmerd.config.files import TrustedFiles, variables
+from stigmerd.config.files import TrustedFiles, check_pem, variables
 from stigmerd.config.interpolate import display
 from stigmerd.config.presets import Preset
 from stigmerd.config.problems import Findings, Path, RefusedError, either, quoted
@@ -204,14 +204,17 @@ class Resolver:
         try:
             found = variables(self.around.files.read(path), path)
         except RefusedError as refused:
-            written = _within(self.raw, (*keys, "env_file"))
-            sentence = f": {refused.said}: {refused.advice}"
-            if "${" in written:  # then the path is a secret
-                sentence = f"is {quoted(written)}: give a file of NAME=VALUE lines that only you can write"
-            self._refuse((*keys, "env_file"), sentence)
+            wanted = "give a file of NAME=VALUE lines that only you can write"
+            self._refuse_file((*keys, "env_file"), refused, wanted)
             return dict(env)
         self._keep_secret(found)
         return {**found, **env}
+
+    def _refuse_file(self, keys: Path, refused: RefusedError, wanted: str) -> None:
+        """Say what is wrong with a file; where its path is a secret, ``wanted`` instead."""
+        written = _within(self.raw, keys)
+        sentence = f": {refused.said}: {refused.advice}"
+        self._refuse(keys, f"is {quoted(written)}: {wanted}" if "${" in written else sentence)
 
     def _keep_secret(self, variables: Mapping[str, str]) -> None:
         self.env_secrets.update((v, f"${{{name}}}") for name, v in variables.items() if len(v) >= LONG_VALUE)
@@ -269,9 +272,20 @@ class Resolver:
         for name in table.http.headers if table.http is not None else ():
             if not HEADER_NAME.fullmatch(name):
                 self._refuse((kind, "http", "headers", name), 'is no name of a header: use letters, digits and "-"')
-        tls = table.grpc.tls if table.grpc else False
-        if isinstance(tls, schema.TlsTable) and (tls.cert_file is None) != (tls.key_file is None):
-            self._refuse((kind, "grpc", "tls"), 'needs both "cert_file" and "key_file", or neither: add the other')
+        if table.grpc is not None and isinstance(table.grpc.tls, schema.TlsTable):
+            self._check_tls((kind, "grpc", "tls"), table.grpc.tls)
+
+    def _check_tls(self, place: Path, table: schema.TlsTable) -> None:
+        if (table.cert_file is None) != (table.key_file is None):
+            self._refuse(place, 'needs both "cert_file" and "key_file", or neither: add the other')
+        for key in ("ca_file", "cert_file", "key_file"):
+            path = self._file(getattr(table, key))
+            if path is None:
+                continue
+            try:
+                check_pem(path)
+            except RefusedError as refused:
+                self._refuse_file((*place, key), refused, "give a regular file of at most 1 MiB")
 
     def _check_handlers(self, kind: str, given: tuple[str, ...]) -> None:
         if not given:

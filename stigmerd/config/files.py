@@ -13,6 +13,7 @@ import stat
 from collections.abc import Iterable
 
 from stigmerd.config.problems import RefusedError
+from stigmerd.core.spec import LARGEST_PEM
 
 LARGEST_FILE = 16 * 1024 * 1024
 """Bytes. A configuration of a thousand components has a tenth of that."""
@@ -139,6 +140,22 @@ def _content(descriptor: int) -> bytes:
     """At most one byte more than a file may have."""
     with open(descriptor, "rb", closefd=False) as file:
         return file.read(LARGEST_FILE + 1)
+
+
+def check_pem(path: str) -> None:
+    """Refuse a file for TLS that no probe would read. One that is not there yet may still come.
+
+    Raises:
+        RefusedError: it is no regular file, or too large.
+    """
+    try:
+        status = os.stat(path)
+    except OSError:
+        return
+    if not stat.S_ISREG(status.st_mode):
+        raise RefusedError("give the path of a file", said=f"{path} is no regular file")
+    if status.st_size > LARGEST_PEM:
+        raise RefusedError("keep it under 1 MiB", said=f"{path} is too large")
 
 
 def variables(content: bytes, path: str) -> dict[str, str]:

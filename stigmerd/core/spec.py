@@ -20,6 +20,9 @@ RESERVED_NAMES = frozenset({"stigmerd", "all"})
 PROBE_CEILING = 1.0
 """Seconds that no probe attempt outlives, whatever the configuration says."""
 
+LARGEST_PEM = 1024 * 1024
+"""Bytes. A system's whole trust store has a quarter of that."""
+
 
 class RestartWhen(enum.Enum):
     """Which exits are followed by a restart."""

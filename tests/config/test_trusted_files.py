@@ -10,6 +10,7 @@ import pytest
 from stigmerd.config.files import LARGEST_FILE, TrustedFiles, variables
 from stigmerd.config.load import check_file
 from stigmerd.config.problems import RefusedError
+from stigmerd.core.spec import LARGEST_PEM
 from tests.config.conftest import Home
 
 
@@ -117,6 +118,24 @@ def test_configuration_and_env_file_are_both_checked(home: Home) -> None:
     path.chmod(0o622)
     (problem,) = check_file(str(path), home=str(home.folder), environ={})
     assert problem.message == f"{path} is writable by others: run chmod go-w {path}"
+
+
+@pytest.mark.parametrize("key", ["ca_file", "cert_file", "key_file"])
+def test_file_for_tls_is_refused_if_no_probe_would_read_it_and_may_be_missing(home: Home, key: str) -> None:
+    files = {f"{name}_file": home.folder / name for name in ("ca", "cert", "key")}
+    tls = ", ".join(f"{name} = '{path.name}'" for name, path in files.items())
+    text = f"[component.a]\ncommand = 'a'\nliveness.grpc = {{ address = 'a:1', tls = {{ {tls} }} }}\n"
+    assert home.load(text).components.keys() == {"a"}
+    path = files[key]
+    os.mkfifo(path)
+    place = f"component.a.liveness.grpc.tls.{key}"
+    assert home.messages(text) == [f"{place}: {path} is no regular file: give the path of a file"]
+    path.unlink()
+    path.touch()
+    os.truncate(path, LARGEST_PEM + 1)
+    assert home.messages(text) == [f"{place}: {path} is too large: keep it under 1 MiB"]
+    secret = text.replace(path.name + "'", "${S}'")
+    assert home.messages(secret, {"S": path.name}) == [f'{place} is "${{S}}": give a regular file of at most 1 MiB']
 
 
 def test_env_file_holds_variables_comments_and_blank_lines() -> None:

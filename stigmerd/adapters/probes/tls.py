@@ -1,22 +1,25 @@
 """TLS for probes: what to trust, the files of a ``tls`` table, the handshake.
 
 Files are read anew for every attempt, in a thread: certificates are replaced while a life goes on,
-and a file may be on a filesystem that hangs.
+and a file may be on a filesystem that hangs. The thread of an attempt that is over reads on, so no file
+may be without an end.
 """
 
 from __future__ import annotations
 
 import functools
+import os
 import ssl
-from collections.abc import Callable
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TypeVar
 
 import trio
 
 from stigmerd.adapters.probes.failure import AttemptFailedError, from_os_error, from_tls_error, no_more_threads
-from stigmerd.core.spec import Tls
+from stigmerd.core.spec import LARGEST_PEM, Tls
 
 T = TypeVar("T")
 
@@ -74,15 +77,19 @@ class TlsFiles:
 
     def _load(self) -> ssl.SSLContext:
         tls = self._tls
-        try:
-            context = ssl.create_default_context(cafile=tls.ca_file)
-            if tls.cert_file is not None:
-                context.load_cert_chain(tls.cert_file, tls.key_file, password="")  # "": never ask a terminal
-        except ssl.SSLError as exc:
-            reason = (exc.reason or "not PEM").replace("_", " ").lower()
-            raise AttemptFailedError(f"a file of the tls table is of no use: {reason}") from exc
-        except OSError as exc:
-            raise AttemptFailedError(f"a file of the tls table: {from_os_error(exc)}") from exc
+        with ExitStack() as files:
+            ca = _again(files, "ca_file", tls.ca_file)
+            cert = _again(files, "cert_file", tls.cert_file)
+            key = _again(files, "key_file", tls.key_file)
+            try:
+                context = ssl.create_default_context(cafile=ca)
+                if cert is not None:
+                    context.load_cert_chain(cert, key, password="")  # "": never ask a terminal
+            except ssl.SSLError as exc:
+                reason = (exc.reason or "not PEM").replace("_", " ").lower()
+                raise AttemptFailedError(f"a file of the tls table is of no use: {reason}") from exc
+            except OSError as exc:
+                raise AttemptFailedError(f"a file of the tls table: {from_os_error(exc)}") from exc
         context.set_alpn_protocols(["h2"])
         return context
 
@@ -96,7 +103,33 @@ class TlsFiles:
 def _content(key: str, path: str | None) -> bytes | None:
     if path is None:
         return None
+    with _opened(key, path) as descriptor:
+        try:
+            with open(descriptor, "rb", closefd=False) as file:
+                return file.read(LARGEST_PEM)
+        except OSError as exc:
+            raise AttemptFailedError(f"tls.{key}: {from_os_error(exc)}") from exc
+
+
+def _again(files: ExitStack, key: str, path: str | None) -> str | None:
+    """A path for the ssl module, which takes no descriptors, to the very file that was looked at."""
+    return None if path is None else f"/dev/fd/{files.enter_context(_opened(key, path))}"
+
+
+@contextmanager
+def _opened(key: str, path: str) -> Iterator[int]:
+    """A descriptor of a regular file that is not too large. Its path stays unnamed: it may hold a secret."""
     try:
-        return Path(path).read_bytes()
+        # Not blocking: a FIFO in the place of the file would hold up the open.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as exc:
         raise AttemptFailedError(f"tls.{key}: {from_os_error(exc)}") from exc
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise AttemptFailedError(f"tls.{key}: it is no regular file")
+        if status.st_size > LARGEST_PEM:
+            raise AttemptFailedError(f"tls.{key}: it is larger than 1 MiB")
+        yield descriptor
+    finally:
+        os.close(descriptor)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -21,7 +23,7 @@ from stigmerd.adapters.probes.grpc import GrpcProbe
 from stigmerd.adapters.probes.health_check import decode_status, encode_request
 from stigmerd.adapters.probes.resolve import Resolver
 from stigmerd.core.health import Outcome
-from stigmerd.core.spec import GrpcHandler, Tls
+from stigmerd.core.spec import LARGEST_PEM, GrpcHandler, Tls
 from tests.adapters.probes.certificates import Certificates
 from tests.adapters.probes.fakes import TOKEN, hide_token, show_all
 from tests.adapters.probes.servers import (
@@ -360,6 +362,29 @@ async def test_file_of_the_tls_table_that_is_no_certificate_fails(tmp_path: Path
         outcome = await attempt(probe_of(port, tls=Tls(ca_file=str(junk)), connect_only=connect_only))
     assert outcome is not None
     assert outcome.message.startswith("a file of the tls table is of no use: ")
+
+
+@pytest.mark.parametrize("connect_only", [False, True])
+@pytest.mark.parametrize("key", ["ca_file", "cert_file", "key_file"])
+async def test_file_of_the_tls_table_that_could_be_without_an_end_is_not_read(
+    certificates: Certificates, tmp_path: Path, key: str, connect_only: bool
+) -> None:
+    fifo, large = tmp_path / "fifo", tmp_path / "large.pem"
+    os.mkfifo(fifo)
+    large.touch()
+    os.truncate(large, LARGEST_PEM + 1)
+    files = {f"{name}_file": str(getattr(certificates, name)) for name in ("ca", "cert", "key")}
+    before = threading.active_count()
+    for path, reason in [
+        ("/dev/zero", "it is no regular file"),
+        (fifo, "it is no regular file"),
+        (tmp_path, "it is no regular file"),
+        (large, "it is larger than 1 MiB"),
+    ]:
+        tls = Tls(**{**files, key: str(path)})
+        outcome = await attempt(probe_of(free_port(), tls=tls, connect_only=connect_only))
+        assert outcome == Outcome(passed=False, message=f"tls.{key}: {reason}")
+    assert threading.active_count() <= before + 1, "a thread reads on"
 
 
 def test_request_is_written_as_protobuf_does() -> None:
