@@ -38,6 +38,7 @@ class Configuration:
         self._start = start
         self._has_image = has_image
         self._reading = trio.CapacityLimiter(1)
+        self._deadline = 0.0
 
     async def read(self, *, must_exist: bool) -> StackSpec:
         """What the file says now. Changes nothing.
@@ -61,7 +62,10 @@ class Configuration:
         return stack
 
     async def _read_in_time(self, load: Callable[[], StackSpec]) -> StackSpec:
-        with trio.move_on_after(LOAD_BOUND):
+        # While a read hangs, whoever asks next gets what is left of its time: a reload asks for a plan first.
+        if not self._reading.borrowed_tokens:
+            self._deadline = trio.current_time() + LOAD_BOUND
+        with trio.move_on_at(self._deadline):
             return await trio.to_thread.run_sync(load, abandon_on_cancel=True, limiter=self._reading)
         sentence = (
             f"the configuration could not be read within {LOAD_BOUND:g} s: it, or an env_file, "

@@ -154,6 +154,26 @@ while True:
         assert not Home.at(home.home).is_taken(), "the daemon that cannot end keeps the home from the next one"
 
 
+def test_reload_of_a_hung_configuration_is_given_up_once_and_works_when_it_answers(home: Stack) -> None:
+    place = home.home / "place"
+    place.mkdir()
+    (place / "stigmer.toml").write_text('[component.a]\ncommand = "sleep 1000"\n')
+    (home.home / "stigmer.toml").symlink_to(place / "stigmer.toml")
+    home.start()
+    home.wait_state("a", "running")
+    with slow_folder(place, place) as slow:
+        slow.hold()
+        began = time.monotonic()
+        refused = home.cli("reload")
+        assert time.monotonic() - began < GIVEN_UP + PROMPT
+        assert (refused.returncode, "does not answer" in refused.stderr) == (2, True), refused
+        (problem,) = home.call("status")["daemon"]["problems"]
+        assert "was not reloaded" in problem
+        slow.let_go()
+        wait_until(lambda: home.cli("reload").returncode == 0)
+        assert home.call("status")["daemon"]["problems"] == []
+
+
 @contextmanager
 def slow_history(home: Stack) -> Iterator[SlowFolder]:
     """The oldest file of the history lies where it can be made to hang; the newest one does not."""
