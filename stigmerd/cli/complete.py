@@ -16,6 +16,9 @@ from stigmerd.control.client import ControlError, connect
 PATIENCE = 0.5
 """Seconds that a daemon has to answer: less than it takes to type the name."""
 
+FILE_PATIENCE = 1.0
+"""Seconds for the configuration, which may lie on a file system that hangs."""
+
 
 def component_names(home: str | None) -> dict[str, str]:
     """The names, each with how the component is, where that is known."""
@@ -40,9 +43,9 @@ def _recorded(place: Home) -> dict[str, str]:
 
 
 def _configured(place: Home) -> dict[str, str]:
-    from stigmerd.config.load import load_stack
+    from stigmerd.cli.reader import read_stack
     from stigmerd.config.problems import ConfigError
 
     with suppress(ConfigError):
-        return dict.fromkeys(load_stack(None, home=place.path, environ=os.environ).components, "")
+        return dict.fromkeys(read_stack(None, home=place.path, bound=FILE_PATIENCE).components, "")
     return {}

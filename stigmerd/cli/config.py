@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 
 from stigmerd.cli.errors import OK, USAGE
 from stigmerd.cli.escape import escape_line
 from stigmerd.cli.reach import find_home
-from stigmerd.config.load import configuration_path, load_stack
+from stigmerd.cli.reader import read_stack
+from stigmerd.config.load import configuration_path
 from stigmerd.config.problems import ConfigError, Problem, located
 from stigmerd.config.schema import json_schema
 
@@ -20,7 +20,7 @@ def check(file: str | None, *, home: str | None, quiet: bool, as_json: bool) -> 
     source = configuration_path(file, home=place.path)
     named = escape_line(source) if source else "the reference stack"
     try:
-        stack = load_stack(file, home=place.path, environ=os.environ)
+        stack = read_stack(file, home=place.path)
     except ConfigError as exc:
         print_problems(exc.errors, named, as_json=as_json)
         return USAGE

@@ -21,8 +21,8 @@ from stigmerd.cli.escape import escape_line
 from stigmerd.cli.machine import BAD, FAIR, GOOD, Finding, look_at_machine
 from stigmerd.cli.paint import Line, Span, line, paint, wants_colour
 from stigmerd.cli.reach import fetch_status, hint, reached
+from stigmerd.cli.reader import read_stack
 from stigmerd.cli.times import duration_text, size_text
-from stigmerd.config.load import load_stack
 from stigmerd.config.problems import ConfigError
 from stigmerd.core.spec import ContainerSpec, ProcessSpec, StackSpec
 from stigmerd.core.status import DaemonDocument
@@ -161,7 +161,7 @@ def _configuration(home: Home, daemon: DaemonDocument | None) -> tuple[StackSpec
     """What the daemon runs, or would run."""
     path = daemon.config if daemon is not None else None
     try:
-        stack = load_stack(path, home=home.path, environ=os.environ)
+        stack = read_stack(path, home=home.path)
     except ConfigError as exc:
         count = len(exc.errors)
         more = f", and {count - 1} more" if count > 1 else ""

@@ -48,6 +48,19 @@ def located(error: Problem, source: str | None) -> str:
     return f"{place}: {error.message}" if place and not error.message.startswith(place) else error.message
 
 
+LOAD_BOUND = 10.0
+"""Seconds for reading a configuration, which may lie on a file system that hangs."""
+
+
+def unanswered(bound: float) -> ConfigError:
+    """A configuration could not be read within so many seconds."""
+    sentence = (
+        f"the configuration could not be read within {bound:g} s: it, or an env_file, "
+        "lies on a file system that does not answer"
+    )
+    return ConfigError([Problem(path="", message=sentence)])
+
+
 class RefusedError(ValueError):
     """One value was refused. ``said`` replaces ``is VALUE`` in the sentence, where that says too little."""
 

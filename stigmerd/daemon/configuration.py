@@ -13,13 +13,10 @@ import trio
 from stigmerd.adapters import probes
 from stigmerd.config.load import is_stale, load_stack
 from stigmerd.config.presets import AGENT_IMAGE
-from stigmerd.config.problems import ConfigError, Problem
+from stigmerd.config.problems import LOAD_BOUND, unanswered
 from stigmerd.core.spec import StackSpec
 from stigmerd.daemon.log import set_level
 from stigmerd.daemon.start import Start
-
-LOAD_BOUND = 10.0
-"""Seconds for reading the configuration, which may lie on a file system that hangs."""
 
 
 class Configuration:
@@ -67,11 +64,7 @@ class Configuration:
             self._deadline = trio.current_time() + LOAD_BOUND
         with trio.move_on_at(self._deadline):
             return await trio.to_thread.run_sync(load, abandon_on_cancel=True, limiter=self._reading)
-        sentence = (
-            f"the configuration could not be read within {LOAD_BOUND:g} s: it, or an env_file, "
-            "lies on a file system that does not answer"
-        )
-        raise ConfigError([Problem(path="", message=sentence)])
+        raise unanswered(LOAD_BOUND)
 
     def put_in_force(self, stack: StackSpec) -> None:
         """Go by this stack from now on. Its components are the supervisor's."""

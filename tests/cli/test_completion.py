@@ -98,10 +98,10 @@ def test_zsh_takes_the_script(running: Stack) -> None:
 def test_names_come_from_the_state_and_from_the_file_where_no_daemon_runs(tmp_path: Path) -> None:
     with stack(tmp_path) as one:
         one.configure(CONFIGURATION)
-        assert component_names(str(tmp_path)) == {"web": "", "web-two": ""}
+        # A busy machine may take longer to answer than anybody would wait for a completion.
+        wait_until(lambda: component_names(str(tmp_path)) == {"web": "", "web-two": ""})
         one.start()
         one.wait_state("web", "running")
-        # A busy machine may take longer to answer than anybody would wait for a completion.
         wait_until(lambda: component_names(str(tmp_path)) == {"web": "running", "web-two": "stopped"})
         one.end()
         (tmp_path / "stigmer.toml").write_text("nonsense")

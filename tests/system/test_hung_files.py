@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -242,6 +243,36 @@ def test_history_that_hangs_after_a_crash_holds_up_only_whose_end_may_be_in_it(h
 def explain_in_vain(home: Stack) -> None:
     with suppress(ControlError, OSError):
         home.call("explain", name="a")
+
+
+@pytest.mark.parametrize("hung", ["stigmer.toml", "secrets.env"])
+def test_commands_without_a_daemon_give_up_a_configuration_that_hangs_and_end(home: Stack, hung: str) -> None:
+    place = home.home / "place"
+    place.mkdir()
+    home.configure(f'[component.a]\ncommand = "sleep 1000"\nenv_file = "{place}/secrets.env"\n')
+    (place / "secrets.env").write_text("A=1\n")
+    if hung == "stigmer.toml":
+        (home.home / hung).rename(place / hung)
+        (home.home / hung).symlink_to(place / hung)
+    names = f"from stigmerd.cli.complete import component_names as names; print(names({str(home.home)!r}))"
+    complete = partial(subprocess.run, [sys.executable, "-c", names], capture_output=True, text=True, timeout=LIMIT)
+    with slow_folder(place, place) as slow:
+        assert home.cli("check").returncode == 0
+        slow.hold()
+        began = time.monotonic()
+        completed = complete(check=True)
+        assert time.monotonic() - began < 1 + PROMPT
+        assert (completed.stdout, completed.stderr) == ("{}\n", "")
+        for command, code in ("check", 2), ("doctor", 1):
+            began = time.monotonic()
+            refused = home.cli(command)
+            assert time.monotonic() - began < GIVEN_UP + PROMPT
+            said = refused.stdout + refused.stderr
+            assert "the configuration could not be read within 10 s: it, or an env_file, lies on" in said
+            assert refused.returncode == code, refused
+        slow.let_go()
+        assert home.cli("check").returncode == 0
+        wait_until(lambda: complete(check=True).stdout == "{'a': ''}\n")
 
 
 def test_daemon_whose_configuration_hangs_at_the_start_says_so_and_ends(home: Stack) -> None:
