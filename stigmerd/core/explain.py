@@ -173,7 +173,13 @@ def _last_failure(component: ComponentDocument, own: Sequence[Entry]) -> _Failur
             return _from_probe(condemned[entry.life], entry)
         if entry.event == "exited" and entry.life not in stops and not _is_success(entry, own):
             return _from_exit(entry)
-    return _from_status(component)
+    return None if _has_completed(component, own) else _from_status(component)
+
+
+def _has_completed(component: ComponentDocument, own: Sequence[Entry]) -> bool:
+    """Whether its last exit, if there was one, was the end that its policy calls complete. The events tell of no
+    failure; those of an older one may be gone, which the last error outlives."""
+    return component.state == "completed" or component.last_error is None or _last(own, {"completed"}) is not None
 
 
 def _is_success(entry: Entry, own: Sequence[Entry]) -> bool:
@@ -236,8 +242,6 @@ def _from_exit(entry: Entry) -> _Failure:
 
 def _from_status(component: ComponentDocument) -> _Failure | None:
     """The failure as the status document alone tells it: the events may be gone."""
-    if component.state == "completed":
-        return None
     if component.last_exit is not None:
         cause, sentence, evidence = _read_exit(component.last_exit)
         words = _sentences(evidence)
@@ -300,7 +304,10 @@ def _no_failure(component: ComponentDocument, own: Sequence[Entry]) -> _Failure:
     if component.state == "running" and not component.ready:
         return _not_ready(component)
     if component.state in {"stopped", "stopping"}:
-        return _Failure(cause="stopped", happened=_down_because(component, own))
+        ended = _last(own, {"completed"})
+        before = ("Before that it had done its work and ended with success.",)
+        is_done = ended is not None and ended.life == component.life
+        return _Failure(cause="stopped", happened=_down_because(component, own), evidence=before if is_done else ())
     words = {"completed": "It has done its work and ended with success", "starting": "It is starting"}
     return _Failure(cause="none", happened=_sentence(words.get(component.state, "It has not failed")))
 

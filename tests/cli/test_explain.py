@@ -282,6 +282,21 @@ def test_completed_component_has_not_failed_whatever_its_last_exit() -> None:
     assert explain(component=done).happened == "It has done its work and ended with success."
 
 
+def test_component_that_completed_and_was_stopped_afterwards_has_not_crashed() -> None:
+    success = ExitDocument(code=0, at=at(11))
+    stopped = msgspec.structs.replace(
+        RUNNER, state="stopped", healthy=True, life=1, last_exit=success, last_error=None, next_start_at=None
+    )
+    ended = [exited(code=0), entry(10, "completed", reason="exit")]
+    report = explain(*ended, entry(11, "stopped", reason="operator"), component=stopped)
+    assert (report.cause, report.happened) == ("stopped", "It is stopped, because an operator asked for it.")
+    assert report.evidence == ("Before that it had done its work and ended with success.",)
+    assert explain(component=stopped).cause == "stopped"  # the events may be gone
+    failed_before = msgspec.structs.replace(stopped, last_error="exited with code 1")
+    assert explain(*ended, component=failed_before).cause == "stopped"
+    assert explain(component=msgspec.structs.replace(failed_before, last_exit=RUNNER.last_exit)).cause == "signal"
+
+
 def test_timeline_has_the_end_of_the_failed_life_also_after_much_else() -> None:
     running = msgspec.structs.replace(RUNNER, state="running", healthy=True, ready=True, life=2)
     flaps = [entry(10 + n, "ready" if n % 2 else "unready", life=2) for n in range(30)]
