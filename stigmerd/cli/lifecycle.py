@@ -18,6 +18,7 @@ from stigmerd.cli.launch import ensure_daemon
 from stigmerd.cli.leftovers import stop_without_daemon
 from stigmerd.cli.progress import TICK, Progress, call_and_show, shown
 from stigmerd.cli.reach import (
+    Answer,
     answers_in,
     daemon_log,
     explained,
@@ -68,7 +69,10 @@ def start(
         return _already_running(place, config, quiet=quiet, as_json=as_json)
     with shown(quiet=quiet or as_json, all_is_new=True) as progress, EventTail(place, last) as history:
         missing = _wait_settled(place, history, progress, START_TIMEOUT if limit is None else limit)
-    return _conclude(place, missing, quiet=quiet, as_json=as_json)
+    document, missing = _concluded(place, missing)
+    if not quiet or as_json:
+        print_status(document, as_json=as_json)
+    return _complain(document, missing)
 
 
 def _already_running(place: Home, config: str | None, *, quiet: bool, as_json: bool) -> int:
@@ -133,26 +137,31 @@ def _pending(document: StatusDocument, has_run: set[str], *, is_late: bool) -> l
 
 def _why_not_up(component: ComponentDocument, limit: float) -> str:
     if component.state == "failed":
-        return component.reason or component.last_error or ""
+        return _why_failed(component)
     return describe_lateness(limit, component.state, component.reason, component.last_error)
 
 
-def _conclude(
-    place: Home, missing: dict[str, str], names: Sequence[str] = (), *, quiet: bool, as_json: bool
-) -> int:
-    """Show where things stand, then name what did not come up, why, and its log."""
+def _why_failed(component: ComponentDocument) -> str:
+    return component.reason or component.last_error or ""
+
+
+def _concluded(
+    place: Home, missing: dict[str, str], names: Sequence[str] = ()
+) -> tuple[StatusDocument, dict[str, str]]:
+    """Where things stand, and what of all that was asked for is not up and why: also what failed since it was."""
     with reached(place) as client:
         document = fetch_status(client, names)
-    if not quiet or as_json:
-        print_status(document, as_json=as_json)
-    sys.stdout.flush()
-    by_name = {component.name: component for component in document.components}
     asked = list(document.components) if names else _required(document)
     if not names:  # everything: what is optional or disabled is not missed
         missing = {name: why for name, why in missing.items() if name in {component.name for component in asked}}
-    for one in asked:  # also those that failed since they were up
-        if one.state == "failed":
-            missing.setdefault(one.name, one.reason or one.last_error or "")
+    failed = {one.name: _why_failed(one) for one in asked if one.state == "failed"}
+    return document, {**failed, **missing}
+
+
+def _complain(document: StatusDocument, missing: dict[str, str]) -> int:
+    """Name what did not come up, why, and its log."""
+    sys.stdout.flush()
+    by_name = {component.name: component for component in document.components}
     for name, why in missing.items():
         component = by_name.get(name)
         sys.stderr.write(f"{_complaint(name, component.state if component else 'gone', why, component)}\n")
@@ -161,11 +170,14 @@ def _conclude(
 
 def _complaint(name: str, state: str, why: str, component: ComponentDocument | None) -> str:
     """One line about a component that is not as was asked; it ends with the path of its log."""
-    log = component.log if component else ""
-    text = f"{name} is {state}{f': {why}' if why else ''}"
-    if log and not text.rstrip(".").endswith(log):
-        text = f"{text.rstrip('.')}. Log: {log}"
-    return escape_line(text)
+    return escape_line(_with_log(f"{name} is {state}{f': {why}' if why else ''}", component.log if component else ""))
+
+
+def _with_log(text: str, log: str) -> str:
+    """The text, with the path of the log at its end."""
+    if not log or text.rstrip(".").endswith(log):
+        return text
+    return f"{text.rstrip('.')}. Log: {log}"
 
 
 # start NAME, stop, restart
@@ -179,10 +191,25 @@ def _ask_up(
     result = _call_through(place, method, names, params, quiet=quiet or as_json)
     answers = answers_in(result)
     missing = {answer.name: answer.message for answer in answers if not answer.ok}
+    document, missing = _concluded(place, missing, names)
     if as_json:
-        sys.stdout.write(json.dumps(result) + "\n")
-        quiet = True
-    return _conclude(place, missing, names, quiet=quiet, as_json=False)
+        told = [msgspec.to_builtins(_as_concluded(answer, document, missing)) for answer in answers]
+        sys.stdout.write(json.dumps({"components": told}) + "\n")
+    elif not quiet:
+        print_status(document)
+    return _complain(document, missing)
+
+
+def _as_concluded(answer: Answer, document: StatusDocument, missing: dict[str, str]) -> Answer:
+    """What the daemon answered, with what has become of the component since."""
+    component = next((one for one in document.components if one.name == answer.name), None)
+    if component is None:
+        return answer
+    answer = msgspec.structs.replace(answer, state=component.state)
+    why = missing.get(component.name)
+    if why is None and answer.ok and component.state == "failed":  # an optional one
+        why = _why_failed(component)
+    return answer if why is None else msgspec.structs.replace(answer, ok=False, message=_with_log(why, component.log))
 
 
 def _call_through(

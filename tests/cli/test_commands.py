@@ -456,6 +456,17 @@ def test_start_of_what_has_failed_by_the_end_of_it_is_exit_1(empty: Stack, words
     assert (done.returncode, "exited with code 7" in done.stderr) == (1, True), done
 
 
+@pytest.mark.parametrize("word", ["start", "restart"])
+def test_document_of_what_has_failed_by_the_end_of_it_agrees_with_the_exit_code(empty: Stack, word: str) -> None:
+    empty.configure(f"[component.job]\n{FAILS_AT_ONCE}")
+    empty.cli("start")
+    done = empty.cli(word, "job", "--json")
+    (told,) = json.loads(done.stdout)["components"]
+    assert (done.returncode, told["state"], told["ok"]) == (1, "failed", False), done
+    assert told["message"].startswith("exited with code 7")
+    assert told["message"].endswith(f"{empty.home}/logs/job.log")
+
+
 def test_headline_judges_what_was_asked_for_as_the_exit_code_does(empty: Stack) -> None:
     empty.configure(f"[component.job]\noptional = true\n{FAILS_AT_ONCE}")
     assert empty.cli("start").returncode == 0
