@@ -425,26 +425,43 @@ def wait(
     left = _wait_for(place, names, condition, limit)
     if left is None and not (quiet or as_json):
         sys.stdout.write(f"The daemon is not running: nothing of it is up (home {escape_line(place.path)}).\n")
-    missing = {component.name: component for component in left or ()}
+    missing = left or []
     if as_json:
-        told = [{"name": name, "state": c.state, "message": _why_not(c)} for name, c in missing.items()]
+        told = [{"name": c.name, "state": c.state, "message": _why_not(c, condition)} for c in missing]
         sys.stdout.write(json.dumps({"for": condition, "missing": told}) + "\n")
-    for component in missing.values():
-        why = _why_not(component) or ""
-        text = f"not {condition} after {limit:g} s{f': {why}' if why else ''}"
-        sys.stderr.write(_complaint(component.name, component.state, text, component) + "\n")
+    hopeless = [component for component in missing if _is_hopeless(component, condition)]
+    for component in hopeless or missing:  # the others had time left
+        why = _why_not(component, condition) or ""
+        if not hopeless:
+            why = f"not {condition} after {limit:g} s{f': {why}' if why else ''}"
+        sys.stderr.write(_complaint(component.name, component.state, why, component) + "\n")
     return FAILED if missing else OK
 
 
-def _why_not(component: ComponentDocument) -> str | None:
-    """Why it is not as asked. Of one that runs, the last error is an old one."""
-    return component.reason or (component.last_error if component.state != "running" else None)
+def _why_not(component: ComponentDocument, condition: str) -> str | None:
+    """Why it is not as asked, if there is more to say than its state."""
+    if component.reason:
+        return component.reason
+    if component.state == "starting":
+        return _not_passed(component, "startup") or "its process or container is on its way"
+    if component.state == "running":  # the last error is an old one
+        return None if condition == "stopped" else _not_passed(component, "readiness")
+    return component.last_error
+
+
+def _not_passed(component: ComponentDocument, kind: str) -> str | None:
+    """That a probe has not passed yet, and what it last said."""
+    probe = next((probe for probe in component.probes if probe.kind == kind), None)
+    if probe is None:
+        return None
+    return f"its {kind} probe has not passed yet{f': {probe.message}' if probe.message else ''}"
 
 
 def _wait_for(
     place: Home, names: Sequence[str], condition: str, limit: float
 ) -> list[ComponentDocument] | None:
-    """What is not as asked after ``limit`` seconds; None where nothing is up because no daemon runs.
+    """What is not as asked after ``limit`` seconds, or once one of them cannot be; None where nothing is up
+    because no daemon runs.
 
     Raises:
         CommandError: as `_wait_connected`; and no daemon runs, where somebody has to be up.
@@ -455,7 +472,7 @@ def _wait_for(
         try:
             with explained(place), open_client(place) as client:
                 left = _wait_connected(client, names, condition, deadline)
-            if not left:
+            if not left or any(_is_hopeless(component, condition) for component in left):
                 return left
         except CommandError as exc:
             if exc.exit_code == NOT_RUNNING and condition == "stopped":
@@ -484,22 +501,17 @@ def _left_alive(place: Home, names: Sequence[str]) -> list[ComponentDocument]:
 def _wait_connected(
     client: Client, names: Sequence[str], condition: str, deadline: float
 ) -> list[ComponentDocument]:
-    """Wait on one connection. Returns what is not as asked when the time is over.
+    """Wait on one connection. Returns what is not as asked when the time is over, or one of them has failed.
 
     Raises:
-        CommandError: a component has failed, or there is none of a name.
+        CommandError: there is no component of a name.
         ConnectionLostError: the daemon ended, or was replaced.
     """
     document = fetch_status(client, names)
     client.call("status.subscribe")
     while True:
-        chosen = _chosen(document, names, condition)
-        for component in chosen:
-            if component.state == "failed" and condition != "stopped":
-                why = component.reason or component.last_error or ""
-                raise CommandError(_complaint(component.name, "failed", why, component))
-        left = [component for component in chosen if not _is_so(component, condition)]
-        if not left:
+        left = [one for one in _chosen(document, names, condition) if not _is_so(one, condition)]
+        if not left or any(_is_hopeless(component, condition) for component in left):
             return left
         try:
             document = to_document(client.next_notification(deadline).params)
@@ -511,6 +523,11 @@ def _chosen(document: StatusDocument, names: Sequence[str], condition: str) -> l
     if names:
         return [component for component in document.components if component.name in names]
     return list(document.components) if condition == "stopped" else _required(document)
+
+
+def _is_hopeless(component: ComponentDocument, condition: str) -> bool:
+    """Whether waiting is of no use: nothing happens to what has failed by itself."""
+    return component.state == "failed" and condition != "stopped"
 
 
 def _is_so(component: ComponentDocument, condition: str) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.system.daemons import Stack, stack
+from tests.system.daemons import Stack, stack, wait_until
 
 PAGE = Path(__file__).parents[2] / "docs" / "json.md"
 
@@ -73,6 +73,40 @@ def test_missing_components_are_told_by_wait(running: Stack) -> None:
         "for": "stopped",
         "missing": [{"name": "a", "state": "running", "message": None}],
     }
+
+
+UNREADY = """
+[component.failed]
+command = ["sh", "-c", "exit 7"]
+restart.policy = "never"
+
+[component.starting]
+command = ["sleep", "1000"]
+startup = { exec = { command = ["false"] }, failure_threshold = 1000 }
+
+[component.unready]
+command = ["sleep", "1000"]
+readiness = { exec = { command = ["false"] } }
+"""
+
+
+def test_wait_tells_of_what_has_failed_and_why_others_are_not_up_or_ready(tmp_path: Path) -> None:
+    with stack(tmp_path) as one:
+        one.configure(UNREADY)
+        one.start()
+        one.wait_state("failed", "failed")
+        one.wait_state("unready", "running")
+        wait_until(lambda: all(one.component(name)["probes"][0]["message"] for name in ("starting", "unready")))
+        done = one.cli("wait", "--for", "ready", "--json")
+        missing = {told["name"]: told for told in json.loads(done.stdout)["missing"]}
+        assert (done.returncode, list(missing)) == (1, ["failed", "starting", "unready"])
+        assert missing["failed"]["message"].startswith("exited with code 7")
+        assert missing["starting"]["message"].startswith("its startup probe has not passed yet: ")
+        assert missing["unready"]["message"].startswith("its readiness probe has not passed yet: ")
+        assert done.stderr.startswith("failed is failed: exited with code 7")
+        assert done.stderr.count("\n") == 1
+        late = one.cli("wait", "starting", "--timeout", "0.1")
+        assert "starting is starting: not running after 0.1 s: its startup probe has not passed yet" in late.stderr
 
 
 def test_stop_without_a_daemon_tells_what_was_ended(tmp_path: Path) -> None:
