@@ -30,6 +30,7 @@ from stigmerd.cli.reach import (
     parse_seconds,
     reached,
     to_document,
+    warn_of_other_version,
 )
 from stigmerd.cli.status import known_names, last_known, print_status
 from stigmerd.control.client import Client, ConnectionLostError, DeadlinePassedError, RemoteError
@@ -468,9 +469,13 @@ def _wait_for(
     """
     deadline = time.monotonic() + limit
     left: list[ComponentDocument] = []
+    is_warned = False
     while True:
         try:
             with explained(place), open_client(place) as client:
+                if not is_warned:  # it connects again after a replacement
+                    warn_of_other_version(client, place)
+                is_warned = True
                 left = _wait_connected(client, names, condition, deadline)
             if not left or any(_is_hopeless(component, condition) for component in left):
                 return left

@@ -62,13 +62,14 @@ def home(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.parametrize("words", [["status"], ["wait", "stigmer-server", "--json"]])
 def test_another_version_is_named_with_the_way_to_bring_both_together(
-    home: Path, capsys: pytest.CaptureFixture[str]
+    words: list[str], home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with daemon(home, version("9.9.9", 1)):
-        assert main(["server", "status", "--home", str(home)]) == 0
+        assert main(["server", *words, "--home", str(home)]) == 0
     said = capsys.readouterr()
-    assert "stigmer-server" in said.out
+    assert said.out
     assert said.err.count("\n") == 1
     assert "9.9.9" in said.err
     assert "stigmer server restart --daemon" in said.err
