@@ -7,6 +7,7 @@ first, each with its own stop signal and grace. Hooks (``pre_stop``) are not run
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -127,7 +128,7 @@ class _Hunt:
             if stray.gone:
                 self.answers.append(_gone(stray.component, f"Ended {stray.component}, left by a dead daemon ({pids})"))
                 continue
-            said = f"{stray.component} cannot be killed. Still alive: {pids}"
+            said = f"{stray.component} cannot be killed. Still alive: {pids}. Log: {_log(self._place, stray.component)}"
             self.answers.append(Answer(name=stray.component, state="failed", message=said, survivors=stray.pids))
             self._tried.add(stray.nonce)
 
@@ -137,6 +138,10 @@ class _Hunt:
 
         recorded = {r.identity.nonce for name, r in self._records.items() if r.identity and name not in names}
         return recorded | {found.nonce for found in find_ours(self._place.path) if found.component not in names}
+
+
+def _log(place: Home, name: str) -> str:
+    return os.path.join(place.logs, f"{name}.log")
 
 
 def _gone(name: str, said: str) -> Answer:
@@ -154,5 +159,6 @@ def _end_container(place: Home, record: ComponentRecord, policy: StopPolicy) -> 
             return None
     except EngineUnavailableError as exc:
         said = f"{record.name} may still run in its container {record.identity.container_id}: {exc}"
+        said = f"{said.rstrip('.')}. Log: {_log(place, record.name)}"
         return Answer(name=record.name, state="failed", message=said)
     return _gone(record.name, f"Stopped the container of {record.name}, left by a dead daemon")

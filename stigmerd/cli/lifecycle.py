@@ -308,12 +308,14 @@ def _conclude_stop(result: dict[str, Any], *, quiet: bool, as_json: bool) -> int
     if as_json:
         sys.stdout.write(json.dumps(result) + "\n")
     for answer in answers:
-        text = f"{answer.name}: {answer.state}{f' ({answer.message})' if answer.message else ''}"
+        text = f"{answer.name}: {answer.state}"
         if not answer.ok:
             alive = ", ".join(map(str, answer.survivors))
-            sys.stderr.write(escape_line(f"{text}{f'. Still alive: {alive}' if alive else ''}") + "\n")
+            # The message last: it ends with the path of the log.
+            parts = [text, *([f"still alive: {alive}"] if alive else []), *([answer.message] if answer.message else [])]
+            sys.stderr.write(escape_line("; ".join(parts)) + "\n")
         elif not quiet and not as_json:
-            sys.stdout.write(escape_line(text) + "\n")
+            sys.stdout.write(escape_line(f"{text}{f' ({answer.message})' if answer.message else ''}") + "\n")
     return OK if all(answer.ok for answer in answers) else FAILED
 
 

@@ -255,7 +255,8 @@ async def _signal_one(component: Component, signal: str) -> Answer:
     life: Life | None = component.life
     state = component.view.state.shown
     if life is None or not life.is_alive():
-        return Answer(name=name, state=state, ok=False, message=f"not running: {state}")
+        log = f"; log: {component.view.log}" if state == "failed" else ""
+        return Answer(name=name, state=state, ok=False, message=f"not running: {state}{log}")
     await life.signal_leader(signal)
     return Answer(name=name, state=state, ok=True)
 

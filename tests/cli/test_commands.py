@@ -180,6 +180,13 @@ def test_signal_reaches_the_leader(running: Stack) -> None:
     assert running.cli("signal", "HUP", "crasher").returncode == 1
 
 
+def test_signal_to_what_has_failed_names_its_log(running: Stack) -> None:
+    running.cli("start", "absent")
+    done = running.cli("signal", "HUP", "absent")
+    assert (done.returncode, done.stderr) == (1, f"absent: not running: failed; log: {running.home}/logs/absent.log\n")
+    running.cli("stop", "absent")
+
+
 def test_wait_for_ready_of_everything_returns_at_once(running: Stack) -> None:
     assert running.cli("wait", "--for", "ready", "--timeout", "5").returncode == 0
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from stigmerd import __version__
 from stigmerd.cli import reach
 from stigmerd.cli.__main__ import main
 from stigmerd.core.status import to_plain
@@ -41,13 +42,17 @@ def _serve(listener: socket.socket, answer: Answer) -> None:
             connection, _ = listener.accept()
         except OSError:
             return
-        with connection, connection.makefile("rwb") as lines:
-            for line in lines:
-                request = json.loads(line)
-                result = answer(request)
-                if result is not None:
-                    lines.write(json.dumps({"jsonrpc": "2.0", "id": request["id"], **result}).encode() + b"\n")
-                    lines.flush()
+        threading.Thread(target=_converse, args=(connection, answer), daemon=True).start()
+
+
+def _converse(connection: socket.socket, answer: Answer) -> None:
+    with connection, connection.makefile("rwb") as lines:
+        for line in lines:
+            request = json.loads(line)
+            result = answer(request)
+            if result is not None:
+                lines.write(json.dumps({"jsonrpc": "2.0", "id": request["id"], **result}).encode() + b"\n")
+                lines.flush()
 
 
 def version(number: str, protocol: int) -> Answer:
@@ -117,3 +122,14 @@ def test_what_the_daemon_refuses_is_told_in_its_words(home: Path, capsys: pytest
     with daemon(home, lambda request: hello if request["method"] == "hello" else busy):
         assert main(["server", "reload", "--home", str(home)]) == 1
     assert capsys.readouterr().err == "Another reload is running\\x1b[31m\n"
+
+
+def test_what_cannot_be_killed_is_told_with_its_pids_and_its_log_last(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    message = "cannot be killed: pid 7; log: /home/u/.stigmer/logs/stigmer-server.log"
+    stuck = {"name": "stigmer-server", "state": "failed", "ok": False, "message": message, "survivors": [7]}
+    results = {"hello": {"protocol": 1, "version": __version__, "pid": 1}, "stop": {"components": [stuck]}}
+    with daemon(home, lambda request: {"result": results.get(request["method"], STATUS)}):
+        assert main(["server", "stop", "stigmer-server", "--home", str(home)]) == 1
+    assert capsys.readouterr().err == f"stigmer-server: failed; still alive: 7; {message}\n"
