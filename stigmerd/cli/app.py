@@ -570,7 +570,7 @@ def init(
 
 
 @server.command(group=SET_UP)
-def schema() -> int:
+def schema(*, home: HomeOption = None) -> int:  # as every command has it, though no home is looked at
     """Print the JSON Schema of the configuration, for editors that complete and check.
 
     **Examples**
@@ -596,7 +596,7 @@ def doctor(*, home: HomeOption = None, json: JsonOption = False) -> int:
 
 
 @app.command(name="completion", show=True)
-def completion(shell: Literal["bash", "zsh", "fish"], /) -> int:
+def completion(shell: Literal["bash", "zsh", "fish"], /, *, home: HomeOption = None) -> int:
     """Print the completion script of a shell.
 
     **Examples**

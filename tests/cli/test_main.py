@@ -81,6 +81,21 @@ def test_home_may_stand_before_the_command(line: str, expected: str) -> None:
     assert hoist_home(line.split()) == expected.split()
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["server", "schema", "--home", "/x"],
+        ["--home=/x", "server", "schema"],
+        ["completion", "bash", "--home", "/x"],
+        ["--home", "/x", "completion", "bash"],
+    ],
+)
+def test_home_may_be_named_also_where_none_is_looked_at(words: list[str], run: Callable[..., Done]) -> None:
+    done = run(*words)
+    assert (done.code, done.err) == (0, "")
+    assert done.out
+
+
 def test_status_imports_nothing_heavy_without_and_with_a_home(tmp_path: Path) -> None:
     code = (
         "import sys; from stigmerd.cli.__main__ import main; "
