@@ -79,6 +79,10 @@ def _run(
     os.environ.pop(INHERITANCE, None)
     try:
         home = Home.at(default_home(environment) if options.home is None else options.home)
+    except HomeError as exc:
+        say(str(exc))
+        return 2
+    try:
         if options.check:
             heed_signals()
             return _check(home, options.config, environment)

@@ -123,10 +123,11 @@ def test_every_error_of_a_configuration_has_a_line_of_its_own(home: Stack) -> No
     assert (ended.returncode, len(ended.stderr.splitlines())) == (2, 2), ended
 
 
-def test_home_that_is_named_by_nothing_is_refused(home: Stack) -> None:
-    command = [sys.executable, "-P", "-m", "stigmerd", "--home", ""]
+@pytest.mark.parametrize(("path", "said"), [("", "is no path of a folder"), ("/tmp/h\udcff", "no path of valid UTF-8")])
+def test_home_that_can_be_no_path_is_an_error_of_usage(path: str, said: str) -> None:
+    command = [sys.executable, "-P", "-m", "stigmerd", "--home", path]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
-    assert (ended.returncode, "is no path of a folder" in ended.stderr) == (1, True), ended
+    assert (ended.returncode, said in ended.stderr) == (2, True), ended
 
 
 def test_second_daemon_is_refused_even_where_the_lock_was_removed(home: Stack) -> None:
