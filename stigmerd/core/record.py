@@ -68,7 +68,8 @@ class DaemonRecord(msgspec.Struct, frozen=True, kw_only=True):
     """The daemon that wrote the state. ``clean`` is True after an ordered stop of everything.
 
     ``config`` is the path it was started with, None for the default place. ``source`` is the file
-    that was read in the end, None for the reference stack. Both are absolute.
+    that was read in the end, None for the reference stack. Both are absolute. ``order`` are the names
+    of the components in the order of the file, which that of their records need not be.
     """
 
     pid: int
@@ -80,4 +81,5 @@ class DaemonRecord(msgspec.Struct, frozen=True, kw_only=True):
     source: str | None = None
     log_format: str = "text"
     log_level: str | None = None
+    order: tuple[str, ...] = ()
     clean: bool = False

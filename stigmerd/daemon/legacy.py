@@ -47,6 +47,7 @@ class Legacy:
                 source=self._configuration.stack.source,
                 log_format=self._start.log_format,
                 log_level=self._start.log_level,
+                order=tuple(self._configuration.stack.components),
                 clean=clean,
             )
         )

@@ -77,6 +77,14 @@ def test_records_are_found_by_the_next_daemon_without_a_checkpoint(home: Home) -
     assert opened(home)[1] == Loaded(daemon=DAEMON, components={"a": record("a", life=2)})
 
 
+def test_records_are_in_the_order_of_the_file_and_others_behind_them(home: Home) -> None:
+    saved(home, record("b"), record("removed"), record("a"))
+    state, _ = opened(home)
+    state.set_daemon(msgspec.structs.replace(DAEMON, order=("a", "b", "never-put")))
+    state.close()
+    assert list(read_state(home).components) == ["a", "b", "removed"]
+
+
 def test_checkpoint_makes_one_readable_file(home: Home) -> None:
     saved(home, record("a"))
     document = json.loads(state_path(home).read_text())

@@ -568,6 +568,18 @@ def test_dead_daemon_is_shown_explained_and_cleaned_up_after(empty: Stack) -> No
     assert empty.processes() == {}
 
 
+def test_without_a_daemon_components_are_in_the_order_of_the_file(empty: Stack) -> None:
+    second = '[component.second]\ncommand = "sleep 1000"\n'
+    empty.configure(second)
+    empty.cli("start", "-q")
+    empty.configure(f'[component.first]\ncommand = "sleep 1000"\n{second}')
+    assert empty.cli("reload").returncode == 0
+    empty.wait_state("first", "running")
+    empty.cli("stop")
+    names = [component["name"] for component in json.loads(empty.cli("status", "--json").stdout)["components"]]
+    assert names == ["first", "second"]
+
+
 def test_init_writes_a_valid_configuration_once(empty: Stack) -> None:
     assert empty.cli("init").returncode == 0
     assert empty.cli("check").returncode == 0

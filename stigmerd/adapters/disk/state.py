@@ -44,8 +44,8 @@ _MAX_SECONDS = 2.0**40
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loaded:
-    """What was found. ``problems`` are sentences for the operator; ``last_seq`` is the highest
-    event number that the state knows of."""
+    """What was found. ``components`` are in the order of the file, ``problems`` sentences for the
+    operator; ``last_seq`` is the highest event number that the state knows of."""
 
     daemon: DaemonRecord | None = None
     components: dict[str, ComponentRecord] = field(default_factory=dict)
@@ -323,10 +323,17 @@ class _Found:
     def to_loaded(self) -> Loaded:
         return Loaded(
             daemon=self.document.daemon,
-            components=dict(self.document.components),
+            components=_in_order(self.document),
             problems=self.problems,
             last_seq=self.document.last_seq,
         )
+
+
+def _in_order(document: _Document) -> dict[str, ComponentRecord]:
+    """The records in the order of the file, and last those that it did not have."""
+    records = document.components
+    order = document.daemon.order if document.daemon is not None else ()
+    return {name: records[name] for name in order if name in records} | records
 
 
 def _read(home: Home) -> _Found:
