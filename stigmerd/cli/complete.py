@@ -11,6 +11,7 @@ import time
 from contextlib import suppress
 
 from stigmerd.adapters.disk.home import Home, HomeError, default_home
+from stigmerd.cli.names import configured, recorded_names
 from stigmerd.control.client import ControlError, connect
 
 PATIENCE = 0.5
@@ -25,7 +26,7 @@ def component_names(home: str | None) -> dict[str, str]:
     with suppress(HomeError, OSError):
         place = Home.at(home if home is not None else default_home(os.environ))
         place.check()
-        return _running(place) or _recorded(place) or _configured(place)
+        return _running(place) or dict.fromkeys(recorded_names(place) or configured(place, FILE_PATIENCE) or (), "")
     return {}
 
 
@@ -33,19 +34,4 @@ def _running(place: Home) -> dict[str, str]:
     with suppress(ControlError), connect(place.path, timeout=PATIENCE) as client:
         components = client.call("status", deadline=time.monotonic() + PATIENCE)["components"]
         return {str(component["name"]): str(component["state"]) for component in components}
-    return {}
-
-
-def _recorded(place: Home) -> dict[str, str]:
-    from stigmerd.adapters.disk.store import read_state
-
-    return dict.fromkeys(read_state(place).components, "")
-
-
-def _configured(place: Home) -> dict[str, str]:
-    from stigmerd.cli.reader import read_stack
-    from stigmerd.config.problems import ConfigError
-
-    with suppress(ConfigError):
-        return dict.fromkeys(read_stack(None, home=place.path, bound=FILE_PATIENCE).components, "")
     return {}

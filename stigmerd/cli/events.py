@@ -10,11 +10,11 @@ from typing import NamedTuple
 
 from stigmerd.adapters.disk.output import DAEMON
 from stigmerd.adapters.disk.store import EventTail
-from stigmerd.cli.errors import OK, check_names, usage_error
+from stigmerd.cli.errors import OK, usage_error
 from stigmerd.cli.escape import escape_line
+from stigmerd.cli.names import check_names_in_files, recorded_names
 from stigmerd.cli.paint import Line, Span, cells, line, paint, wants_colour
 from stigmerd.cli.reach import find_home
-from stigmerd.cli.status import known_names
 from stigmerd.cli.times import ago, local_time, parse_rfc3339, parse_since
 from stigmerd.core.describe import describe
 from stigmerd.core.event import EVENTS, REASONS, Entry
@@ -79,8 +79,8 @@ def events(
     is_plain = not (names or kinds or reasons or since)
     with EventTail.of_last(place, tail if is_plain else None) as history:
         kept = history.poll()
-        known = dict.fromkeys([*known_names(place), *(entry.component for entry in kept if entry.component)])
-        check_names(names, known)
+        known = dict.fromkeys([*recorded_names(place), *(entry.component for entry in kept if entry.component)])
+        check_names_in_files(place, names, known)
         room = min(NAME_ROOM, max((cells(escape_line(name)) for name in names or [*known, DAEMON]), default=0))
         wanted = list(filter(chosen.wants, kept))
         _print(wanted[len(wanted) - tail if tail is not None and tail < len(wanted) else 0 :], room, as_json=as_json)

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 
 import msgspec
 
 from stigmerd.adapters.disk.store import Home, read_events
-from stigmerd.cli.errors import FAILED, NOT_RUNNING, OK, CommandError, check_names
+from stigmerd.cli.errors import FAILED, NOT_RUNNING, OK, CommandError
 from stigmerd.cli.escape import escape, escape_line
+from stigmerd.cli.names import check_names_in_files, configured
 from stigmerd.cli.paint import Line, Span, cells, cut_line, line, paint, screen_width, wants_colour
 from stigmerd.cli.reach import fetch_status, find_home, hint, not_running, reached
 from stigmerd.cli.status import last_known
 from stigmerd.cli.table import SYMBOLS
 from stigmerd.cli.times import ago, local_time
 from stigmerd.core.explain import ExplainReport, build_report
-from stigmerd.core.status import to_plain
+from stigmerd.core.status import ComponentDocument, to_plain
 
 
 def explain(name: str, *, home: str | None, as_json: bool) -> int:
@@ -57,14 +59,15 @@ def fetch_report(home: Home, name: str) -> ExplainReport:
 
 
 def report_from_files(home: Home, name: str) -> ExplainReport:
-    """The report without a daemon: last known state, event history and log."""
+    """The report without a daemon: last known state, event history and log; the configuration for what it has not
+    got yet."""
     from stigmerd.adapters.disk.output import tail_texts
 
     components = last_known(home).components
-    if not components:
-        raise not_running(home)
-    check_names([name], [component.name for component in components])
-    component = next(component for component in components if component.name == name)
+    component = next((component for component in components if component.name == name), None)
+    if component is None:
+        check_names_in_files(home, [name], [component.name for component in components])
+        component = _as_configured(home, name)
     report = build_report(
         component, components, read_events(home), lambda count: tail_texts(component.log, count), time.time()
     )
@@ -78,12 +81,36 @@ def report_from_files(home: Home, name: str) -> ExplainReport:
     )
 
 
+def _as_configured(home: Home, name: str) -> ComponentDocument:
+    """A component that no daemon has had yet.
+
+    Raises:
+        CommandError: the configuration cannot be read, and nothing is known at all.
+    """
+    spec = (configured(home) or {}).get(name)
+    if spec is None:
+        raise not_running(home)
+    return ComponentDocument(
+        name=name,
+        kind=spec.kind,
+        state="stopped",
+        healthy=True,
+        optional=spec.optional,
+        enabled=spec.enabled,
+        command=spec.display_command,
+        log=os.path.join(home.logs, f"{name}.log"),
+        max_restarts=spec.restart.max_restarts,
+        depends_on={other: condition.value for other, condition in spec.depends_on.items()},
+    )
+
+
 def render_report(report: ExplainReport, *, now: float, command: str, width: int | None = None) -> list[Line]:
     """The report for a reader, most important first. The timeline is cut to the width, sentences are wrapped."""
     symbol, style = SYMBOLS.get(report.state, ("?", "busy"))
     style = style if report.supervised else "off"
     name = Span(escape_line(report.component), "strong")
-    tense = " is " if report.supervised else " was, when the daemon ended, "
+    is_certain = report.supervised or (report.state == "stopped" and not report.timeline)  # the latter never ran
+    tense = " is " if is_certain else " was, when the daemon ended, "
     lines = [line(Span(f"{symbol} ", style), name, tense, Span(escape_line(report.state), style)), line()]
     lines += _what_happened(report, now, width)
     if report.timeline:

@@ -16,8 +16,9 @@ from contextlib import suppress
 import msgspec
 
 from stigmerd.adapters.disk.store import Home, read_state
-from stigmerd.cli.errors import FAILED, OK, check_names
+from stigmerd.cli.errors import FAILED, OK
 from stigmerd.cli.escape import escape_line
+from stigmerd.cli.names import check_names_in_files
 from stigmerd.cli.reach import Answer
 from stigmerd.core.order import stop_waves
 from stigmerd.core.record import ComponentRecord
@@ -33,11 +34,10 @@ def stop_without_daemon(
     """End what a dead daemon left behind. ``cap`` bounds every grace, in seconds.
 
     Raises:
-        CommandError: a name that the state does not know.
+        CommandError: a name that no file knows and nothing that runs has.
     """
     records = read_state(place).components
-    if names and records:
-        check_names(names, list(records))
+    _check(place, names, records)
     ended = _end_all(place, names, records, cap)
     is_done = all(answer.ok for answer in ended)
     if is_done and records:
@@ -54,6 +54,15 @@ def stop_without_daemon(
         what = f"nothing of {', '.join(names)} is up" if names else "nothing of it is up"
         sys.stdout.write(f"The daemon is not running: {what} (home {escape_line(place.path)}).\n")
     return OK if is_done else FAILED
+
+
+def _check(place: Home, names: Sequence[str], records: Mapping[str, ComponentRecord]) -> None:
+    """Refuse unknown names; where the state was lost, what runs still has its own."""
+    from stigmerd.adapters.processes.identity import find_ours
+
+    if not set(names) <= set(records):
+        running = (found.component for found in find_ours(place.path))
+        check_names_in_files(place, names, dict.fromkeys([*records, *running]))
 
 
 def _dependents_left(place: Home, names: Sequence[str], records: Mapping[str, ComponentRecord]) -> Iterator[str]:

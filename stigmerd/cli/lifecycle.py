@@ -32,7 +32,7 @@ from stigmerd.cli.reach import (
     to_document,
     warn_of_other_version,
 )
-from stigmerd.cli.status import known_names, last_known, print_status
+from stigmerd.cli.status import last_known, print_status
 from stigmerd.control.client import Client, ConnectionLostError, DeadlinePassedError, RemoteError
 from stigmerd.core.describe import describe_lateness
 from stigmerd.core.status import ComponentDocument, DaemonDocument, StatusDocument
@@ -495,8 +495,6 @@ def _wait_for(
 
 def _left_alive(place: Home, names: Sequence[str]) -> list[ComponentDocument]:
     """What a dead daemon left and still runs, with the way to end it as the reason."""
-    if not known_names(place):
-        return []
     way_out = f"left by a dead daemon, end it with: {hint('stigmer server stop', place)}"
     return [
         msgspec.structs.replace(component, reason=f"pid {component.pid} was {way_out}" if component.pid else way_out)

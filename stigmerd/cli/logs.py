@@ -15,12 +15,12 @@ from typing import NamedTuple, Protocol
 
 from stigmerd.adapters.disk.output import DAEMON, LogTail
 from stigmerd.adapters.disk.store import Home
-from stigmerd.cli.errors import OK, check_names, usage_error
+from stigmerd.cli.errors import OK, usage_error
 from stigmerd.cli.escape import escape_bytes, escape_line
 from stigmerd.cli.logtime import Stamped, interleave, stamp
+from stigmerd.cli.names import check_names_in_files, recorded_names
 from stigmerd.cli.paint import STYLES, wants_colour
 from stigmerd.cli.reach import find_home
-from stigmerd.cli.status import known_names
 from stigmerd.cli.times import parse_since
 from stigmerd.core.instant import rfc3339
 
@@ -83,7 +83,7 @@ def logs(wish: Wish, *, home: str | None) -> int:
     if not names:
         sys.stderr.write(f"There are no logs in {escape_line(place.logs)} yet.\n")
         return OK
-    printer = JsonPrinter() if wish.as_json else TextPrinter(names, known_names(place), raw=wish.raw)
+    printer = JsonPrinter() if wish.as_json else TextPrinter(names, recorded_names(place), raw=wish.raw)
     is_followed = (sys.stdout.isatty() if wish.follow is None else wish.follow) and not wish.previous
     with ExitStack() as stack:
         is_timed = len(names) > 1 or wish.since is not None or wish.as_json
@@ -104,10 +104,10 @@ def logs(wish: Wish, *, home: str | None) -> int:
 
 def _chosen(place: Home, wish: Wish) -> list[str]:
     """The names of the logs to read, each once."""
-    components = known_names(place)
+    components = recorded_names(place)
     on_disk = sorted(name.removesuffix(".log") for name in _listed(place.logs) if name.endswith(".log"))
     if wish.names:
-        check_names(wish.names, list(dict.fromkeys([*components, *on_disk])))
+        check_names_in_files(place, wish.names, list(dict.fromkeys([*components, *on_disk])))
         names = list(wish.names)
     else:
         names = components or [name for name in on_disk if name != DAEMON]

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from stigmerd.adapters.disk.home import Home
-from stigmerd.cli.errors import FAILED, NOT_RUNNING, OK, CommandError, check_names
+from stigmerd.cli.errors import FAILED, NOT_RUNNING, OK, CommandError
+from stigmerd.cli.names import check_names_in_files
 from stigmerd.cli.paint import paint, screen_width, wants_colour
 from stigmerd.cli.reach import fetch_status, find_home, other_protocol, reached
 from stigmerd.cli.render import render_status
@@ -59,13 +60,12 @@ def last_known(home: Home, names: Sequence[str] = ()) -> StatusDocument:
     """The status as a daemon that is gone left it, with a look at which processes are still alive.
 
     Raises:
-        CommandError: a name that the state does not know.
+        CommandError: a name that neither the state nor the configuration knows.
     """
     from stigmerd.adapters.disk.store import read_state
 
     records = read_state(home).components
-    if records:  # where nothing ever ran, every name is as good as another
-        check_names(names, records)
+    check_names_in_files(home, names, records)
     alive = _still_alive(home) if records else set()
     chosen = (record for name, record in records.items() if not names or name in names)
     shown = tuple(_as_last_seen(home, record, has_survivors=record.name in alive) for record in chosen)
@@ -97,10 +97,3 @@ def _is_alive(home: Home, identity: Identity | None) -> bool | None:
 
         return is_alive(identity)
     return False
-
-
-def known_names(home: Home) -> list[str]:
-    """The components that the state knows, in its order: what works without a daemon."""
-    from stigmerd.adapters.disk.store import read_state
-
-    return list(read_state(home).components)

@@ -580,6 +580,31 @@ def test_without_a_daemon_components_are_in_the_order_of_the_file(empty: Stack) 
     assert names == ["first", "second"]
 
 
+def test_component_that_is_configured_and_was_never_started_is_known_without_a_daemon(empty: Stack) -> None:
+    empty.configure('[component.web]\ncommand = "sleep 1000"\n')
+    for words in ("logs web", "events web", "stop web", "wait web --for stopped"):
+        done = empty.cli(*words.split())
+        assert (done.returncode, done.stderr) == (0, ""), words
+    told = empty.cli("explain", "web")
+    assert (told.returncode, told.stderr) == (0, "")
+    assert told.stdout.startswith("○ web is stopped\n")
+    assert "It was never started." in told.stdout
+    assert json.loads(empty.cli("explain", "web", "--json").stdout)["life"] is None
+    assert empty.cli("status", "web").returncode == 3
+
+
+def test_component_that_was_configured_after_the_daemon_is_known_without_it(empty: Stack) -> None:
+    elsewhere = empty.home / "elsewhere.toml"
+    elsewhere.write_text('[component.web]\ncommand = "sleep 1000"\n')
+    assert empty.cli("start", "-q", "--config", str(elsewhere)).returncode == 0
+    assert empty.cli("stop").returncode == 0
+    with elsewhere.open("a") as end:
+        end.write('[component.new]\ncommand = "sleep 1000"\n')
+    assert "It was never started." in empty.cli("explain", "new").stdout
+    elsewhere.unlink()
+    assert empty.cli("explain", "new").stderr == "There is no component 'new'. There are: web.\n"
+
+
 def test_init_writes_a_valid_configuration_once(empty: Stack) -> None:
     assert empty.cli("init").returncode == 0
     assert empty.cli("check").returncode == 0

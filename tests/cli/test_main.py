@@ -166,7 +166,6 @@ def test_misuse_is_exit_2_with_the_way_out(
         ["signal", "HUP", "web"],
         ["wait"],
         ["reload"],
-        ["explain", "web"],
     ],
 )
 def test_without_a_daemon_commands_say_how_to_start_one(

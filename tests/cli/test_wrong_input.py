@@ -93,6 +93,12 @@ def test_wrong_words_are_exit_2_with_the_way_out(running: Stack, words: str, sai
     assert_told(running.cli(*words.split(" ")), 2, said)
 
 
+@pytest.mark.parametrize("words", ["explain", "logs", "events", "stop", "status", "wait --for stopped"])
+def test_unknown_name_is_exit_2_also_where_no_daemon_ever_ran(empty: Stack, words: str) -> None:
+    empty.configure(CONFIGURATION)
+    assert_told(empty.cli(*words.split(), "wbe"), 2, "There is no component 'wbe'. Did you mean 'web'?")
+
+
 @pytest.mark.parametrize("name", ["\x1b]0;x\x07", "\u202eweb", "we b", "web\n", "'", "%s"])
 def test_hostile_names_are_refused_and_shown_escaped(running: Stack, name: str) -> None:
     done = running.cli("start", name)
