@@ -116,8 +116,9 @@ def _wait_settled(place: Home, history: EventTail, progress: Progress, limit: fl
                 document = fetch_status(client)
                 progress.show(document)
                 break
+    waited = min(limit, time.monotonic() - began)  # less where waiting for longer is of no use
     return {
-        component.name: _why_not_up(component, limit)
+        component.name: _why_not_up(component, waited)
         for component in _required(document)
         if component.state == "failed" or (component.name not in has_run and component.state not in {*UP, "stopped"})
     }
@@ -136,10 +137,10 @@ def _pending(document: StatusDocument, has_run: set[str], *, is_late: bool) -> l
     return [component.name for component in pending]
 
 
-def _why_not_up(component: ComponentDocument, limit: float) -> str:
+def _why_not_up(component: ComponentDocument, waited: float) -> str:
     if component.state == "failed":
         return _why_failed(component)
-    return describe_lateness(limit, component.state, component.reason, component.last_error)
+    return describe_lateness(waited, component.state, component.reason, component.last_error)
 
 
 def _why_failed(component: ComponentDocument) -> str:

@@ -443,6 +443,18 @@ def test_start_that_takes_too_long_is_exit_1_and_the_daemon_goes_on(empty: Stack
     assert empty.cli("status").returncode == 1
 
 
+def test_start_that_gives_up_early_tells_how_long_it_waited(empty: Stack) -> None:
+    empty.configure(
+        '[component.bad]\ncommand = "false"\nrestart.policy = "never"\nreadiness = { exec = { command = ["false"] } }\n'
+        '[component.waits]\ncommand = "sleep 1000"\ndepends_on = { bad = "ready" }\n'
+    )
+    done = empty.cli("start", "--timeout", "55")
+    assert done.returncode == 1
+    told = re.search(r"^waits is waiting: not up after ([0-9.]+) s: ", done.stderr, re.MULTILINE)
+    assert told is not None, done
+    assert float(told[1]) < 50
+
+
 def test_program_that_is_missing_is_named_where_the_start_gives_up(empty: Stack) -> None:
     empty.configure('[component.web]\ncommand = "no-such-program"\nenv = { PATH = "/no/such/folder" }\n')
     done = empty.cli("start", "--timeout", "0.5")
