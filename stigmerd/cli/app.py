@@ -16,7 +16,7 @@ from cyclopts import App, CycloptsError, Group, Parameter, UnusedCliTokensError
 
 from stigmerd import __version__
 from stigmerd.cli.errors import usage_error
-from stigmerd.cli.escape import escape_line
+from stigmerd.cli.escape import escape_line, quoted
 
 if TYPE_CHECKING:
     from cyclopts.completion import CompletionContext
@@ -49,8 +49,8 @@ def _check_names(_: object, names: str | Sequence[str]) -> None:
     for name in [names] if isinstance(names, str) else names:
         # Capitals and dots are let through: they are near to a name, which the answer then gives.
         if not re.fullmatch(r"[A-Za-z0-9._-]{1,63}", name):
-            shown = escape_line(name if len(name) <= 63 else f"{name[:60]}...")
-            raise usage_error(f"{shown!r} is no name of a component: those are 1 to 63 of a-z, 0-9, '_' and '-'.")
+            shown = quoted(name if len(name) <= 63 else f"{name[:60]}...")
+            raise usage_error(f"{shown} is no name of a component: those are 1 to 63 of a-z, 0-9, '_' and '-'.")
 
 
 Name = Annotated[str, Parameter(completer=_complete_names, validator=_check_names)]
@@ -146,11 +146,11 @@ def _unused(error: UnusedCliTokensError, arguments: Sequence[str]) -> str:
     """What to say about a word that no command takes: without another command it is a misspelt one."""
     word = str((error.unused_tokens or [""])[0])
     if not {*app.resolved_commands(), *server.resolved_commands()}.isdisjoint(arguments[1:2]):
-        return f"{escape_line(word)!r} is one word too many. See: {_help_of(arguments)}"
+        return f"{quoted(word)} is one word too many. See: {_help_of(arguments)}"
     commands = [name for name in server.resolved_commands() if not name.startswith("-")]
     near = difflib.get_close_matches(word, commands, n=1, cutoff=0.5)
     guess = f"Did you mean: stigmer server {near[0]}?" if near else f"There are: {', '.join(commands)}."
-    return f"There is no command {escape_line(word)!r}. {guess}"
+    return f"There is no command {quoted(word)}. {guess}"
 
 
 def _help_of(arguments: Sequence[str]) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from stigmerd.cli.escape import quoted
+
 OK = 0
 FAILED = 1
 USAGE = 2
@@ -45,6 +47,6 @@ def unknown_component(name: str, known: Iterable[str]) -> str:
         return "No component is called 'all': leave the names out, and everything is meant."
     near = get_close_matches(name, known, n=1, cutoff=0.5)
     if near:
-        return f"There is no component {name!r}. Did you mean {near[0]!r}?"
+        return f"There is no component {quoted(name)}. Did you mean {quoted(near[0])}?"
     choice = f"There are: {', '.join(known)}." if known else "The stack has no components."
-    return f"There is no component {name!r}. {choice}"
+    return f"There is no component {quoted(name)}. {choice}"

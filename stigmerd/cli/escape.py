@@ -31,6 +31,11 @@ def escape_line(text: str) -> str:
     return text if text.isprintable() else _HOSTILE_IN_LINE.sub(_visible, text)
 
 
+def quoted(text: str) -> str:
+    """A word that was typed, as it is named in a message."""
+    return f"'{escape_line(text)}'"
+
+
 def escape_bytes(data: bytes) -> str:
     """Bytes as escaped text; invalid UTF-8 becomes ``\\xff``."""
     return escape(data.decode("utf-8", "backslashreplace"))

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from stigmerd.adapters.disk.output import DAEMON
 from stigmerd.adapters.disk.store import EventTail
 from stigmerd.cli.errors import OK, usage_error
-from stigmerd.cli.escape import escape_line
+from stigmerd.cli.escape import escape_line, quoted
 from stigmerd.cli.names import check_names_in_files, recorded_names
 from stigmerd.cli.paint import Line, Span, cells, line, paint, wants_colour
 from stigmerd.cli.reach import find_home
@@ -98,8 +98,8 @@ def _check_words(kind: str, given: Sequence[str], known: Collection[str]) -> Non
     for word in given:
         if word not in known:
             near = get_close_matches(word, known, n=1, cutoff=0.5)
-            guess = f"Did you mean {near[0]!r}?" if near else f"There are: {', '.join(sorted(known))}."
-            raise usage_error(f"There is no {kind} {escape_line(word)!r}. {guess}")
+            guess = f"Did you mean {quoted(near[0])}?" if near else f"There are: {', '.join(sorted(known))}."
+            raise usage_error(f"There is no {kind} {quoted(word)}. {guess}")
 
 
 def _since(text: str | None) -> float | None:

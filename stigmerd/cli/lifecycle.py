@@ -13,7 +13,7 @@ import msgspec
 
 from stigmerd.adapters.disk.store import EventTail, Home, read_events
 from stigmerd.cli.errors import FAILED, NOT_RUNNING, OK, SILENT, CommandError, usage_error
-from stigmerd.cli.escape import escape, escape_line
+from stigmerd.cli.escape import escape, escape_line, quoted
 from stigmerd.cli.launch import ensure_daemon
 from stigmerd.cli.leftovers import stop_without_daemon
 from stigmerd.cli.progress import TICK, Progress, call_and_show, shown
@@ -397,7 +397,7 @@ def signal(name: str, names: Sequence[str], *, home: str | None, quiet: bool, as
     """Send a signal to the leaders of components."""
     full = name.upper() if name.upper().startswith("SIG") else f"SIG{name.upper()}"
     if full not in signals.Signals.__members__:
-        raise usage_error(f"There is no signal {escape_line(name)!r}. Name one, such as HUP or SIGUSR1.")
+        raise usage_error(f"There is no signal {quoted(name)}. Name one, such as HUP or SIGUSR1.")
     if full in {"SIGKILL", "SIGSTOP"}:
         raise usage_error(f"{full} is not sent this way: use stigmer server stop.")
     if not names:

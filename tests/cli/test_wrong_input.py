@@ -106,6 +106,11 @@ def test_hostile_names_are_refused_and_shown_escaped(running: Stack, name: str) 
     assert all(character.isprintable() or character == "\n" for character in done.stderr)
 
 
+@pytest.mark.parametrize("word", ["status", "start", "logs"])
+def test_bytes_that_are_no_text_are_shown_in_one_way(running: Stack, word: str) -> None:
+    assert_told(running.cli(word, "\udcff"), 2, r"'\xff'")  # the byte 0xff, as the command gets it
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
