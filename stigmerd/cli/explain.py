@@ -29,23 +29,31 @@ def explain(name: str, *, home: str | None, as_json: bool) -> int:
     if as_json:
         sys.stdout.write(json.dumps(to_plain(report)) + "\n")
         return OK
-    print_report(report, place)
+    print_report(report)
     return OK
 
 
-def print_report(report: ExplainReport, home: Home) -> None:
-    """Write the report to stdout, with a command that reaches this home's daemon."""
-    command = hint(report.command, home) if report.command.startswith("stigmer ") else report.command
-    lines = render_report(report, now=time.time(), command=command, width=screen_width(sys.stdout))
+def print_report(report: ExplainReport) -> None:
+    """Write the report to stdout."""
+    lines = render_report(report, now=time.time(), width=screen_width(sys.stdout))
     sys.stdout.write(paint(lines, colour=wants_colour(sys.stdout)))
 
 
 def fetch_report(home: Home, name: str) -> ExplainReport:
-    """The report of a running daemon, else one that is built from what a dead one left.
+    """The report of a running daemon, else one that is built from what a dead one left; with a command that reaches
+    the daemon of this home.
 
     Raises:
         CommandError: there is no such component, or nothing at all.
     """
+    report = _report_of_daemon(home, name) or report_from_files(home, name)
+    if not report.command.startswith("stigmer "):
+        return report
+    return msgspec.structs.replace(report, command=hint(report.command, home))
+
+
+def _report_of_daemon(home: Home, name: str) -> ExplainReport | None:
+    """What the daemon says; None where there is none."""
     try:
         with reached(home) as client:
             fetch_status(client, [name])
@@ -55,7 +63,7 @@ def fetch_report(home: Home, name: str) -> ExplainReport:
     except CommandError as exc:
         if exc.exit_code != NOT_RUNNING:
             raise
-    return report_from_files(home, name)
+    return None
 
 
 def report_from_files(home: Home, name: str) -> ExplainReport:
@@ -104,7 +112,7 @@ def _as_configured(home: Home, name: str) -> ComponentDocument:
     )
 
 
-def render_report(report: ExplainReport, *, now: float, command: str, width: int | None = None) -> list[Line]:
+def render_report(report: ExplainReport, *, now: float, width: int | None = None) -> list[Line]:
     """The report for a reader, most important first. The timeline is cut to the width, sentences are wrapped."""
     symbol, style = SYMBOLS.get(report.state, ("?", "busy"))
     style = style if report.supervised else "off"
@@ -124,7 +132,7 @@ def render_report(report: ExplainReport, *, now: float, command: str, width: int
         lines += [line(Span("  | ", "off"), escape(text)) for text in report.output]
     due = f" That is at {local_time(report.next_start_at, now)}." if report.next_start_at else ""
     lines += [line(), line(Span("What happens next", "strong")), *_wrapped(report.next + due, width)]
-    lines += [line(), line(Span("Try", "strong")), line(f"  {escape_line(command)}")]
+    lines += [line(), line(Span("Try", "strong")), line(f"  {escape_line(report.command)}")]
     return [*lines, line(), line(Span(f"log: {escape_line(report.log)}", "off"))]
 
 

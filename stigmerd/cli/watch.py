@@ -351,7 +351,7 @@ class Watch:
             self._message = str(exc)
             return
         with self._screen.left():
-            print_report(report, self._home)
+            print_report(report)
             sys.stdout.write("--- any key goes back\n")
             sys.stdout.flush()
             while not self._screen.read_key(TICK):

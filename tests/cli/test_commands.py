@@ -149,6 +149,7 @@ def test_life_that_ends_at_once_counts_as_started(running: Stack) -> None:
     assert done.stderr.endswith(f"Log: {running.home}/logs/crasher.log\n")
     report = json.loads(running.cli("explain", "crasher", "--json").stdout)
     assert (report["cause"], report["exit"]["code"], report["output"]) == ("crash", 3, ["no database"])
+    assert report["command"] == f"stigmer server restart crasher --home {running.home}"
     assert "It exited with code 3" in running.cli("why", "crasher").stdout
     assert running.cli("stop", "crasher").returncode == 0
 

@@ -32,7 +32,7 @@ def explain(
 
 def shown(report: ExplainReport, width: int | None = None) -> str:
     """The report as a reader sees it, on a clock that shows UTC."""
-    return paint(render_report(report, now=NOW, command=report.command, width=width), colour=False)
+    return paint(render_report(report, now=NOW, width=width), colour=False)
 
 
 @pytest.fixture(autouse=True)
@@ -325,7 +325,7 @@ def test_hostile_output_is_escaped_in_the_report() -> None:
     report = explain(
         entry(1, "starting"), exited(code=1, signal=None), tail=[BORN, "\x1b]0;x\x07", "a\u202eb", DEAD]
     )
-    text = paint(render_report(report, now=NOW, command="x"), colour=False)
+    text = paint(render_report(report, now=NOW), colour=False)
     assert "\\x1b]0;x\\x07" in text
     assert not set(text) & set("\x1b\x07\u202e")
 
