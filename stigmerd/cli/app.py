@@ -131,6 +131,10 @@ def run(arguments: Sequence[str]) -> int:
         arguments = [*(word for word in arguments if word != "help"), "--help"]
     try:
         result = app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
+    except SystemExit as exc:
+        if isinstance(exc.__context__, BrokenPipeError):  # how rich ends the program whose reader has gone
+            raise exc.__context__ from None
+        raise
     except UnusedCliTokensError as exc:
         raise usage_error(_unused(exc, arguments)) from exc
     except CycloptsError as exc:

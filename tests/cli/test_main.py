@@ -216,6 +216,16 @@ def test_reader_that_leaves_early_causes_no_complaint() -> None:
     assert (done.stdout, done.stderr) == ("{\n", "")
 
 
+@pytest.mark.parametrize("words", ["--help", "server --help", "server start --help", "server schema"])
+def test_reader_that_has_gone_makes_no_command_fail(words: str) -> None:
+    command = [sys.executable, "-m", "stigmerd.cli", *words.split()]
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, "wb") as pipe:
+        done = subprocess.run(command, stdout=pipe, stderr=subprocess.PIPE, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
 @pytest.mark.parametrize(
     ("redirection", "code", "said"),
     [(">/dev/full", 1, "No space left on device"), (">&-", 0, ""), ("2>&-", 0, "")],
