@@ -12,6 +12,7 @@ from stigmerd.adapters.disk.output import DAEMON
 from stigmerd.adapters.disk.store import EventTail
 from stigmerd.cli.errors import OK, usage_error
 from stigmerd.cli.escape import escape_line, quoted
+from stigmerd.cli.follow import pause
 from stigmerd.cli.names import check_names_in_files, recorded_names
 from stigmerd.cli.paint import Line, Span, cells, line, paint, wants_colour
 from stigmerd.cli.reach import find_home
@@ -86,7 +87,7 @@ def events(
         _print(wanted[len(wanted) - tail if tail is not None and tail < len(wanted) else 0 :], room, as_json=as_json)
         while follow:
             sys.stdout.flush()
-            time.sleep(POLL)
+            pause(POLL)
             _print(filter(chosen.wants, history.poll()), room, as_json=as_json)
     return OK
 

@@ -17,6 +17,7 @@ from stigmerd.adapters.disk.output import DAEMON, LogTail
 from stigmerd.adapters.disk.store import Home
 from stigmerd.cli.errors import OK, usage_error
 from stigmerd.cli.escape import escape_bytes, escape_line
+from stigmerd.cli.follow import pause
 from stigmerd.cli.logtime import Stamped, interleave, stamp
 from stigmerd.cli.names import check_names_in_files, recorded_names
 from stigmerd.cli.paint import STYLES, wants_colour
@@ -94,7 +95,7 @@ def logs(wish: Wish, *, home: str | None) -> int:
         fresh = selection._replace(start=None)  # what comes now is young, whatever time it tells
         while is_followed:
             printer.flush()
-            time.sleep(POLL)
+            pause(POLL)
             new = {reader.name: [entry for entry in reader.read(BURST) if fresh.wants(entry)] for reader in readers}
             for entry in interleave(new):
                 printer.write(entry)

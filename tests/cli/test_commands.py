@@ -341,6 +341,18 @@ def test_followed_line_without_a_time_is_young_whatever_was_written_before(runni
         assert follower.wait(10) == 130
 
 
+@pytest.mark.parametrize("words", ["logs web -f", "events web -f"])
+def test_follower_ends_with_its_reader_also_where_nothing_new_comes(running: Stack, words: str) -> None:
+    command = [sys.executable, "-m", "stigmerd.cli", "server", *words.split(), "--home", str(running.home)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as follower:
+        assert follower.stdout is not None
+        assert follower.stderr is not None
+        assert follower.stdout.readline()
+        follower.stdout.close()
+        assert follower.wait(20) == 0
+        assert follower.stderr.read() == b""
+
+
 def test_events_are_told_as_text_and_as_json(running: Stack) -> None:
     assert re.search(r"ago  web +#1 running\n", running.cli("events", "web").stdout)
     entries = [json.loads(text) for text in running.cli("events", "--json").stdout.splitlines()]
