@@ -22,8 +22,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if sys.platform not in {"linux", "darwin"}:
         sys.stderr.write(f"stigmer runs on Linux and macOS, not on {sys.platform}.\n")
         return 2
-    _make_streams_harmless()
     try:
+        _make_streams_harmless()
         code = _run(words)
         sys.stdout.flush()
     except KeyboardInterrupt:

@@ -243,6 +243,27 @@ def test_signal_during_the_start_is_an_ordered_stop(home: Stack, after: float) -
     assert home.processes() == {}
 
 
+INTERRUPTED = """
+import os, signal, sys
+from stigmerd.__main__ import main
+
+class Interrupting:
+    def find_spec(self, name, path=None, target=None):
+        if name == "stigmerd.daemon.foreground":
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Interrupting())
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_signal_while_the_daemon_is_imported_is_an_ordered_stop(home: Stack) -> None:
+    home.configure(SLEEPER)
+    command = [sys.executable, "-P", "-c", INTERRUPTED, "--home", str(home.home)]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+    assert (ended.returncode, "Traceback" in ended.stderr) == (0, False), ended
+
+
 def test_signal_that_means_nothing_ends_nothing_and_the_key_to_quit_stops_in_order(home: Stack) -> None:
     home.configure(SLEEPER)
     home.start()
