@@ -2,12 +2,18 @@
 
 ``stigmer server status`` is asked by people and scripts all day. Its plain forms are recognized
 here and answered without the command line parser, whose import takes longer than the answer.
+
+A Python that is too old has to be able to read this file, to say so: it lacks the import of annotations that all
+others begin with.
 """
 
-from __future__ import annotations
+import sys
+
+if sys.version_info < (3, 11):  # noqa: UP036  (that is what it tells)
+    sys.stderr.write("stigmer needs Python 3.11 or later, this is %d.%d.\n" % sys.version_info[:2])  # noqa: UP031
+    sys.exit(2)
 
 import os
-import sys
 from collections.abc import Sequence
 
 INTERRUPTED = 130
