@@ -24,6 +24,7 @@ History = list[dict[str, Any]]
 
 EXPECTED_FILES = (
     "stigmer.toml",
+    "run/launch.lock",
     "run/stigmerd.lock",
     "run/stigmerd.sock",
     "state/state.json*",
