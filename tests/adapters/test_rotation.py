@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import subprocess
@@ -131,8 +132,9 @@ def test_truncation_keeps_the_order_and_doubles_nothing(truncating: LogFiles) ->
     logs.rotate_due()
     found = numbers(joined(path))
     assert found == sorted(set(found))
-    assert len(found) > 190_000
-    assert rotated_files(path)
+    # Each rotation may lose what is written between its copy and its cut, in one piece.
+    gaps = sum(later != earlier + 1 for earlier, later in itertools.pairwise(found))
+    assert gaps <= len(rotated_files(path)) > 0
 
 
 def test_rotator_that_is_killed_again_and_again_loses_and_doubles_nothing(collapsing: LogFiles, home: Home) -> None:
