@@ -203,6 +203,7 @@ class Succession:
             teller = Teller(name, journal, logs)
             if end == "exited":
                 teller.exited(life, ExitStatus(), None)
+                teller.write_last_line()
             elif end == "start_failed":
                 teller.unborn(life, DIED_IN_SPAWN, None)
 

@@ -260,6 +260,7 @@ class Component:
                     return  # it is remembered with what comes next, before anything is awaited
         self._save()
         self._begin_life()
+        self._teller.write_last_line()
 
     def _take(self, ask: Ask) -> None:
         if ask.event is not Event.DOWN and self._is_closing():
@@ -567,6 +568,7 @@ class Component:
             case Unkillable(life):
                 self._lingering = self._new_tenure(life)
         self._save()
+        self._teller.write_last_line()
 
     def _date_end(self, told: Entry | None) -> None:
         """A life that ended while no daemon watched lasted nobody knows how long, unless the last one wrote it down."""

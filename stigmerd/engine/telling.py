@@ -44,6 +44,8 @@ class Teller:
         self._name = name
         self._journal = journal
         self._logs = logs
+        self._last_line: str | None = None
+        """About a life that ended, not written yet."""
 
     def event(self, event: str, life: int, *, reason: str | None = None, message: str = "", **details: object) -> None:
         """Write one event. Life 0 is no life."""
@@ -51,7 +53,14 @@ class Teller:
 
     def line(self, text: str) -> None:
         """Write one line into the component's log."""
+        self.write_last_line()
         self._logs.note(self._name, text)
+
+    def write_last_line(self) -> None:
+        """Write what is still to be written about a life that ended: the order for the next one goes first."""
+        line, self._last_line = self._last_line, None
+        if line is not None:
+            self._logs.note(self._name, line)
 
     def entered(self, view: View, new: State, now: float, *, cause: str | None, condemned: Condemnation | None) -> str:
         """Tell that the component enters ``new.phase``. Returns the sentence about its new present.
@@ -129,7 +138,7 @@ class Teller:
         self.line(f"Could not start {self._name}: {message}")
 
     def exited(self, life: int, status: ExitStatus, uptime: float | None) -> None:
-        """Tell that a life is over."""
+        """Tell that a life is over. :meth:`write_last_line` has to follow."""
         self.event(
             "exited",
             life,
@@ -140,7 +149,8 @@ class Teller:
             oom=status.oom,
             uptime=None if uptime is None else round(uptime, 3),
         )
-        self.line(f"Exited {self._name}: {status}")
+        self.write_last_line()
+        self._last_line = f"Exited {self._name}: {status}"
 
 
 def told_status(exited: Entry) -> ExitStatus:
