@@ -5,6 +5,8 @@ Instants are seconds on one monotonic clock that the caller chooses.
 
 from __future__ import annotations
 
+from bisect import bisect_left
+
 import msgspec
 from msgspec.structs import replace
 
@@ -23,13 +25,13 @@ class RestartHistory(msgspec.Struct, frozen=True, kw_only=True):
     streak: int = 0
     delay: float | None = None
 
-    def within(self, window: float, now: float) -> tuple[float, ...]:
-        """The counted restarts that are younger than ``window``; one of exactly that age still counts."""
-        return tuple(at for at in self.counted if now - at <= window)
+    def within(self, window: float, now: float) -> int:
+        """How many counted restarts are younger than ``window``; one of exactly that age still counts."""
+        return len(self.counted) - bisect_left(self.counted, True, key=lambda at: now - at <= window)
 
     def is_spent(self, policy: RestartPolicy, now: float) -> bool:
         """Whether the budget forbids one more restart. Source: OTP supervisor, add_restart."""
-        return len(self.within(policy.window, now)) >= policy.max_restarts
+        return self.within(policy.window, now) >= policy.max_restarts
 
     def after_life(self, uptime: float, policy: RestartPolicy) -> RestartHistory:
         """Forget the streak if the life that just ended was long enough; the window stays."""
@@ -49,7 +51,8 @@ class RestartHistory(msgspec.Struct, frozen=True, kw_only=True):
 
     def count(self, policy: RestartPolicy, now: float) -> RestartHistory:
         """Count one restart, whose life begins now."""
-        return replace(self, counted=(*self.within(policy.window, now), now))
+        too_old = len(self.counted) - self.within(policy.window, now)
+        return replace(self, counted=(*self.counted[too_old:], now))
 
 
 EMPTY = RestartHistory()

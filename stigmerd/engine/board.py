@@ -116,7 +116,7 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
             started_at=self.started_at if alive else None,
             uptime=self.uptime(now) if alive else None,
             restarts=state.restarts,
-            restarts_in_window=len(state.history.within(self.spec.restart.window, now)),
+            restarts_in_window=state.history.within(self.spec.restart.window, now),
             max_restarts=self.spec.restart.max_restarts,
             last_restart_at=self.last_restart_at,
             next_start_at=self._next_start_at(now, wall),

@@ -27,6 +27,7 @@ def to_record(view: View, definition: str, now: float, clock: Clock) -> Componen
     """What the next daemon has to know about a component. ``definition`` is its digest, which costs too
     much to make anew at every change."""
     boot = clock.boot()
+    shift = boot - now
     state = view.state
 
     def to_boot(instant: float | None) -> float | None:
@@ -45,7 +46,7 @@ def to_record(view: View, definition: str, now: float, clock: Clock) -> Componen
         charge=state.charge,
         trial=state.trial,
         restarts=state.restarts,
-        counted_boot=tuple(boot - (now - at) for at in state.history.counted[-RECORDED:]),
+        counted_boot=tuple([at + shift for at in state.history.counted[-RECORDED:]]),
         streak=state.history.streak,
         delay=state.history.delay,
         failed_because=state.failed_because.name if state.failed_because else None,
@@ -69,7 +70,7 @@ def restored_view(record: ComponentRecord, spec: ComponentSpec, log: str, now: f
     def to_now(instant: float | None) -> float | None:
         return None if instant is None else now - (boot - instant)
 
-    counted = tuple(now - (boot - at) for at in record.counted_boot)
+    counted = tuple(sorted(now - (boot - at) for at in record.counted_boot))
     shown = record.shown
     return View(
         spec=spec,

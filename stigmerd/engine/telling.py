@@ -101,7 +101,7 @@ class Teller:
 
     def _backs_off(self, view: View, new: State, now: float, condemned: Condemnation | None) -> str:
         policy = view.spec.restart
-        attempt = len(new.history.within(policy.window, now)) + 1
+        attempt = new.history.within(policy.window, now) + 1
         delay = round(new.history.delay or 0.0, 3)
         sentence = f"restarts after {delay:g} s (attempt {attempt}/{policy.max_restarts})"
         self.event(
@@ -126,7 +126,7 @@ class Teller:
             container=identity.container_id,
         )
         if state.charge and not state.trial:
-            attempt = len(state.history.within(view.spec.restart.window, now))
+            attempt = state.history.within(view.spec.restart.window, now)
             self.line(f"Restarted {self._name} (attempt {attempt}/{view.spec.restart.max_restarts})")
         else:
             container = identity.container_id
