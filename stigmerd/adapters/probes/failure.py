@@ -34,11 +34,12 @@ class AttemptFailedError(Exception):
         return Outcome(passed=False, message=str(self), conclusive=self.conclusive)
 
 
-def from_os_error(exc: OSError) -> AttemptFailedError:
-    """The failure that ``exc`` stands for: ``connection refused``, ``no route to host``."""
+def from_os_error(exc: OSError, where: str = "") -> AttemptFailedError:
+    """The failure that ``exc`` stands for: ``connection refused``, ``no route to host``; after ``where``, if given."""
     # Trio puts the address into strerror, so the number's own text is taken.
     text = os.strerror(exc.errno) if exc.errno else str(exc)
-    return AttemptFailedError(text[:1].lower() + text[1:], conclusive=exc.errno not in OUR_SHORTAGES)
+    said = text[:1].lower() + text[1:]
+    return AttemptFailedError(f"{where}: {said}" if where else said, conclusive=exc.errno not in OUR_SHORTAGES)
 
 
 def from_tls_error(exc: BaseException | None) -> AttemptFailedError:

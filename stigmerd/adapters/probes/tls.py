@@ -89,7 +89,7 @@ class TlsFiles:
                 reason = (exc.reason or "not PEM").replace("_", " ").lower()
                 raise AttemptFailedError(f"a file of the tls table is of no use: {reason}") from exc
             except OSError as exc:
-                raise AttemptFailedError(f"a file of the tls table: {from_os_error(exc)}") from exc
+                raise from_os_error(exc, "a file of the tls table") from exc
         context.set_alpn_protocols(["h2"])
         return context
 
@@ -108,7 +108,7 @@ def _content(key: str, path: str | None) -> bytes | None:
             with open(descriptor, "rb", closefd=False) as file:
                 return file.read(LARGEST_PEM)
         except OSError as exc:
-            raise AttemptFailedError(f"tls.{key}: {from_os_error(exc)}") from exc
+            raise from_os_error(exc, f"tls.{key}") from exc
 
 
 def _again(files: ExitStack, key: str, path: str | None) -> str | None:
@@ -123,7 +123,7 @@ def _opened(key: str, path: str) -> Iterator[int]:
         # Not blocking: a FIFO in the place of the file would hold up the open.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as exc:
-        raise AttemptFailedError(f"tls.{key}: {from_os_error(exc)}") from exc
+        raise from_os_error(exc, f"tls.{key}") from exc
     try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):

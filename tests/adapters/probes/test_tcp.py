@@ -148,4 +148,6 @@ async def test_text_that_is_no_host_name_fails(name: str) -> None:
 def test_shortage_of_the_daemon_tells_nothing_of_the_component() -> None:
     outcome = from_os_error(OSError(errno.EMFILE, os.strerror(errno.EMFILE))).outcome
     assert outcome == Outcome(passed=False, message="too many open files", conclusive=False)
+    outcome = from_os_error(OSError(errno.EMFILE, ""), "tls.ca_file").outcome
+    assert outcome == Outcome(passed=False, message="tls.ca_file: too many open files", conclusive=False)
     assert from_os_error(OSError(errno.EHOSTUNREACH, "")).outcome.conclusive
