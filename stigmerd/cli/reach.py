@@ -100,13 +100,14 @@ def open_client(home: Home, *, any_protocol: bool = False) -> Client:
 
 def _is_taken(home: Home) -> bool:
     try:
-        return home.is_taken() or (not os.path.lexists(home.lock) and _is_daemon_alive(home))
+        return home.is_taken() or _is_daemon_alive(home)
     except HomeError as exc:
         raise ControlError(str(exc)) from exc
 
 
 def _is_daemon_alive(home: Home) -> bool:
-    """Whether the daemon that wrote the state runs: somebody may have removed the lock that it holds."""
+    """Whether the daemon that wrote the state runs: somebody may have removed the lock that it holds, and it takes
+    a moment until it has it again."""
     from stigmerd.adapters.disk.store import read_state
 
     last = read_state(home).daemon
