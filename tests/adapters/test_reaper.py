@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import pytest
 import trio
 import trio.testing
 
@@ -105,3 +107,16 @@ def test_disclaimed_child_is_reaped_when_it_dies() -> None:
     children.reap_hidden()
     assert proc.read_stat(process.pid) is None
     process.returncode = -9
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="orphans come to us on Linux only")
+def test_children_that_were_here_before_are_no_orphans_to_be_killed() -> None:
+    with subprocess.Popen(["sleep", "60"], start_new_session=True) as before:
+        children = Children()
+        with subprocess.Popen(["sleep", "60"], start_new_session=True) as orphan:
+            deadline = time.monotonic() + 10
+            while children.kill_orphans():
+                assert time.monotonic() < deadline
+            assert proc.read_stat(orphan.pid) is None
+        assert before.poll() is None
+        before.kill()

@@ -15,7 +15,7 @@ import time
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
-from signal import SIGCONT, SIGKILL
+from signal import SIGCONT
 
 import trio
 
@@ -59,9 +59,9 @@ READ_SIZE = 65536
 LEFTOVER_READS = 16
 """Reads of what is in the pipe when a command has ended: what holds the pipe open may go on writing."""
 
-ORPHAN_BOUND = 1.0
+ORPHAN_LOOKS = 100
 ORPHAN_PAUSE = 0.01
-"""Seconds for ending orphans when no life goes on, and between two looks whether there are any."""
+"""How often, and seconds apart, orphans are ended when no life goes on."""
 
 PROOFS_AT_ONCE = 8
 """Threads that take over lives: thousands may be waiting, and one may hang in the kernel."""
@@ -139,12 +139,10 @@ class ProcessLauncher:
     async def end_orphans(self) -> None:
         """End who came to us from lives that are over, and could not be told to be of them: without a leaf, and
         with an environment that is gone or not for us to read. To be called when no life goes on."""
-        with trio.move_on_after(ORPHAN_BOUND):
-            while orphans := self.children.orphans():
-                for pid in orphans:  # a child of ours keeps its pid until it is reaped
-                    proc.send(pid, None, SIGKILL)
-                self.children.reap_visible()
-                await trio.sleep(ORPHAN_PAUSE)
+        for _ in range(ORPHAN_LOOKS):
+            if not self.children.kill_orphans():
+                return
+            await trio.sleep(ORPHAN_PAUSE)
 
     def close(self) -> None:
         """Remove the folder of the leaves, unless a life goes on in it."""

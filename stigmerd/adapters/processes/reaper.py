@@ -7,6 +7,7 @@ reaps a life, a probe's command, and whatever else was spawned on purpose.
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import threading
 import time
@@ -82,15 +83,25 @@ class Children:
         with self._lock:
             return found is None or bool(found - self._claimed)
 
-    def orphans(self) -> list[int]:
-        """Our children, dead or alive, that came from lives and have no owner.
+    def kill_orphans(self) -> bool:
+        """Kill and reap children that came to us from what we spawned, and have no owner. Returns whether there may
+        be more.
 
-        As the first process of a namespace we get everybody's orphans, and cannot tell.
+        What was here before this program is none of them; and as the first process of a namespace we get
+        everybody's orphans, and cannot tell.
         """
-        return [pid for pid in proc.children() or () if os.getpid() != 1 and self.is_orphan(pid)]
+        found = proc.children()
+        if found is None:
+            return proc.HAS_PROCFS  # a thread has just ended: look again
+        orphans = [pid for pid in found - self._inherited if os.getpid() != 1 and self.is_orphan(pid)]
+        for pid in orphans:  # a child of ours keeps its pid until it is reaped
+            proc.send(pid, None, signal.SIGKILL)
+            with suppress(ChildProcessError):
+                os.waitpid(pid, os.WNOHANG)
+        return bool(orphans)
 
     def is_orphan(self, pid: int) -> bool:
-        """Whether a child of ours came from a life, and has no owner.
+        """Whether a child of ours was spawned by nobody who waits for it here, and has no owner.
 
         What is in our own session was started by this program, and somebody waits for it. A
         session leader may be a spawn that has not been claimed yet; or, after this process replaced
