@@ -259,22 +259,40 @@ def test_each_stray_is_asked_as_its_component_wants_it(tmp_path: Path) -> None:
         assert sorted((tmp_path / "said").read_text().split()) == ["INT", "TERM"]
 
 
+TELL_AS = """
+import os, sys
+from stigmerd.adapters.processes import proc
+pid, ticks, user = map(int, sys.argv[1:])
+os.setresgid(user, user, user)
+os.setresuid(user, user, user)
+print(proc.status_of_stranger(pid, ticks, None))
+"""
+
+
+def told_to(user: int, process: subprocess.Popen[bytes]) -> str:
+    """How another user is told that a process ended, which is a zombie."""
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+    command = [sys.executable, "-c", TELL_AS, str(process.pid), str(start_ticks(process.pid)), str(user)]
+    return subprocess.check_output(command, text=True).strip()
+
+
 @needs_root
 def test_exit_of_what_is_not_ours_to_look_into_is_unknown_rather_than_a_success() -> None:
+    with subprocess.Popen(["sh", "-c", "exit 3"]) as process:
+        assert told_to(0, process) == "exited with code 3"
+        assert told_to(NOBODY, process) == "exited, status unknown"
+
+
+@needs_root
+def test_exit_of_a_process_of_our_user_is_told_unless_it_may_do_more_than_we_may() -> None:
+    with subprocess.Popen(["/bin/sh", "-c", "exit 3"], user=NOBODY, group=NOBODY, extra_groups=[]) as process:
+        assert told_to(NOBODY, process) == "exited with code 3"
     script = (
-        "import os, sys; from stigmerd.adapters.processes import proc\n"
-        "pid, ticks, user = map(int, sys.argv[1:])\n"
-        "os.setresgid(user, user, user); os.setresuid(user, user, user)\n"
-        "print(proc.status_of_stranger(pid, ticks, None))"
+        f"import ctypes, os; ctypes.CDLL(None).prctl(8, 1, 0, 0, 0); "  # PR_SET_KEEPCAPS
+        f"os.setresgid({NOBODY}, {NOBODY}, {NOBODY}); os.setresuid({NOBODY}, {NOBODY}, {NOBODY}); os._exit(3)"
     )
-    with subprocess.Popen(["sleep", "60"]) as process:
-        ticks = start_ticks(process.pid)
-        zombie(process)
-        told = []
-        for user in (0, NOBODY):
-            command = [sys.executable, "-c", script, str(process.pid), str(ticks), str(user)]
-            told.append(subprocess.check_output(command, text=True).strip())
-    assert told == ["killed by SIGKILL", "exited, status unknown"]
+    with subprocess.Popen([sys.executable, "-c", script]) as process:
+        assert told_to(NOBODY, process) == "exited, status unknown"
 
 
 def test_only_the_named_life_is_hunted(tmp_path: Path) -> None:
