@@ -37,8 +37,9 @@ if TYPE_CHECKING:
 END_LOOKS, END_PAUSE = 20, 0.05
 """How often, and seconds apart, to look for the end of a daemon that is killed and has lost its lock already."""
 
-PARTING_GRACE = 10.0
-"""Seconds that components have to end, at most, that are in the configuration no more: everything waits for them."""
+PARTING_GRACE = 3.0
+"""Seconds that components have to end, at most, that are in the configuration no more: everything waits for them,
+who asks for a hello too."""
 
 Specs = Mapping[str, ComponentSpec]
 
