@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import signal as signals
+import threading
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -108,6 +109,9 @@ class Daemon:
         self._succession = Succession(home=start.home, left=self._state.load(), boot_id=identity.boot_id())
         self._chores = Chores()
         self._lock_problem: str | None = None
+        self._keeping = threading.Lock()
+        self._is_over = False
+        """Whether the lock is to be left as it is, to the end or to the next program; a chore may be late."""
 
     async def run(self) -> int:
         """Supervise until asked to end, and return the exit code.
@@ -129,6 +133,8 @@ class Daemon:
                 ending = parts.operations.ending
                 if ending.becomes_next:
                     hold_signals()  # before the receiver gives back what nobody has heeded
+            with self._keeping:
+                self._is_over = True
             if ending.becomes_next:
                 await parts.legacy.save(clean=False)
                 await _wait_given_back()
@@ -275,14 +281,15 @@ class Daemon:
         succession.forget_removed(supervisor.specs, self._state)
 
     def _checkpoint(self, legacy: Legacy) -> None:
-        self._keep_lock()
         legacy.checkpoint()
         self._own_log.reopen()
-
+        self._keep_lock()
 
     def _keep_lock(self) -> None:
         try:
-            self._start.home.keep_lock(self._start.lock)
+            with self._keeping:
+                if not self._is_over:
+                    self._start.home.keep_lock(self._start.lock)
         except HomeError as exc:
             if self._lock_problem is None:
                 log.error("%s", exc)

@@ -165,6 +165,16 @@ def test_lock_that_another_daemon_took_meanwhile_stays_that_ones(home: Home) -> 
     os.close(fd)
 
 
+def test_lock_whose_folder_is_no_folder_any_more_is_told_of(home: Home) -> None:
+    home.prepare()
+    fd = home.take_lock()
+    shutil.rmtree(home.run)
+    Path(home.run).touch()
+    with pytest.raises(HomeError, match="run"):
+        home.keep_lock(fd)
+    os.close(fd)
+
+
 def test_turn_to_launch_is_waited_for_and_not_for_ever(home: Home) -> None:
     home.prepare()
     with home.launching(0.0):

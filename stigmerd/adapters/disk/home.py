@@ -161,13 +161,14 @@ class Home:
         Raises:
             HomeError: it cannot be taken again, or another daemon was quicker.
         """
-        with contextlib.suppress(FileNotFoundError):
-            if os.path.samestat(os.lstat(self.lock), os.fstat(held)):
-                return
-        self.prepare()
-        taken = self.take_lock()
-        os.dup2(taken, held, inheritable=False)
-        os.close(taken)
+        with _telling(self.lock):
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(os.lstat(self.lock), os.fstat(held)):
+                    return
+            self.prepare()
+            taken = self.take_lock()
+            os.dup2(taken, held, inheritable=False)
+            os.close(taken)
 
     @contextlib.contextmanager
     def launching(self, patience: float) -> Iterator[None]:
