@@ -165,11 +165,14 @@ class Leader:
         """How it ended, None while it runs."""
         if self._is_child:
             status = self._peek()
-            # The wait for a child that died under a debugger says nothing until the debugger has taken note.
-            is_over = status is None and self._pidfd is not None and proc.is_pidfd_over(self._pidfd)
-        else:
-            status, is_over = None, self._has_exited()
-        return proc.status_of_stranger(self.pid, self.start_ticks or 0, self._pidfd) if is_over else status
+            if status is not None or self._pidfd is None or not proc.is_pidfd_over(self._pidfd):
+                return status
+            # It ended since; or under a debugger, and a wait says nothing until that has taken note.
+            return self._peek() or self._look_at_stranger()
+        return self._look_at_stranger() if self._has_exited() else None
+
+    def _look_at_stranger(self) -> ExitStatus:
+        return proc.status_of_stranger(self.pid, self.start_ticks or 0, self._pidfd)
 
     def _has_exited(self) -> bool:
         if self._pidfd is not None:
