@@ -294,6 +294,8 @@ class Supervisor:
             # Not at once where it is not known yet what an earlier daemon left.
             view = await component.ask(Event.DOWN, reason, cap, returns=returns)
             life = view.state.life
+            if self._in_a_hurry and cap != 0.0:  # since that was asked
+                await component.ask(Event.DOWN, reason, 0.0, returns=returns)
             await self._wait_view(component, lambda v: not v.state.has_life or v.state.life != life)
         view = component.view
         over = view.state.life != life or not (view.state.has_life or view.survivors)
