@@ -171,15 +171,18 @@ class Component:
 
     async def run(self) -> None:
         """Own the component until cancelled. May be run again after an internal error."""
-        async with trio.open_nursery() as beyond:
-            if not self.proven.is_set():
-                await self._prove_life()
-                self.proven.set()
-            while True:
-                if self._lingering is not None:
-                    beyond.start_soon(self._outlive, self._lingering)
-                await self._phases_without_life()
-                await self._one_life()
+        try:
+            async with trio.open_nursery() as beyond:
+                if not self.proven.is_set():
+                    await self._prove_life()
+                    self.proven.set()
+                while True:
+                    if self._lingering is not None:
+                        beyond.start_soon(self._outlive, self._lingering)
+                    await self._phases_without_life()
+                    await self._one_life()
+        finally:
+            self._teller.write_last_line()
 
     async def fail_internally(self, error: str) -> None:
         """Put the component into failed after a bug in its task, with nothing of its life left alive."""
@@ -469,6 +472,8 @@ class Component:
         """Have it remembered a turn later: mostly nothing else of the life is alive, and it is remembered
         together with what it leads to. Should the daemon die before, the history knows of the exit."""
         self._exit_seen(status)
+        if not self.proven.is_set():
+            self._teller.write_last_line()  # no order follows, and what is left of the life may take long to die
         self._saw(lambda: None)
 
     def _exit_seen(self, status: ExitStatus) -> None:
