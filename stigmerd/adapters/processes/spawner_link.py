@@ -36,6 +36,9 @@ PROGRAM = "import sys; sys.path.append({!r}); from stigmerd.adapters.processes i
 KILL_PERIOD = 0.05
 """Seconds between two kills of what was given up and may not have been born yet."""
 
+END_BOUND = 0.1
+"""Seconds for the end of a helper that was killed; mostly it takes a millisecond."""
+
 SILENCE = 5.0
 """Seconds without a word on an order that is given up after which the helper counts as hung, or stopped."""
 
@@ -59,6 +62,7 @@ class Spawner:
         self._started = trio.Event()
         self._full = trio.Lock()
         self._is_usable = True
+        self._heard_at = 0.0
         self._left: defaultdict[str, list[trio.Event]] = defaultdict(list)
         """By owner: what was given up and has not ended yet; more than one where several spawned at once."""
         self._ahead: dict[str, _Birth] = {}
@@ -97,6 +101,7 @@ class Spawner:
                 with _refusing("no process to spawn from"):
                     await self._send(birth, message)
             await birth.wait_told()
+            self._heard_at = trio.current_time()
             return self._judge(birth, blueprint)
         finally:
             if birth.is_open:
@@ -150,8 +155,10 @@ class Spawner:
 
     def _leave(self, owner: str, birth: _Birth) -> None:
         """End what was given up, in a thread, as it may hang."""
-        if birth.sent_at is not None and not birth.pid and trio.current_time() - birth.sent_at > SILENCE:
-            self._end(birth.link)
+        if birth.sent_at is not None and not birth.pid:
+            silent_since = max(birth.sent_at, self._heard_at)
+            if trio.current_time() - silent_since > SILENCE:
+                self._end(birth.link)
         left = trio.Event()
         self._left[owner].append(left)
         token = trio.lowlevel.current_trio_token()
@@ -212,7 +219,8 @@ class Spawner:
         trio.lowlevel.notify_closing(link)
         link.close()
         self._process.kill()
-        self._process.wait()  # nothing of it can hang: it was killed, and touches no file
+        with suppress(subprocess.TimeoutExpired):  # what hangs in the kernel is reaped as an orphan, one day
+            self._process.wait(END_BOUND)
         self._children.disclaim(self._process.pid)
         self._socket = self._process = None
         self._started = trio.Event()
