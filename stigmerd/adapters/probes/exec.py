@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 
-from stigmerd.adapters.probes.failure import MESSAGE_LIMIT, OUR_SHORTAGES, Conceal
+from stigmerd.adapters.probes.failure import MESSAGE_LIMIT, OUR_SHORTAGES, Conceal, quote
 from stigmerd.core.health import Outcome
 from stigmerd.core.spec import ExecHandler
 from stigmerd.engine.ports import EngineUnavailableError, Life, SpawnFailedError
@@ -30,7 +30,8 @@ class ExecProbe:
             # What cannot be asked keeps its state: nothing was learnt of the container.
             return Outcome(passed=True, message=str(exc), conclusive=False)
         except SpawnFailedError as exc:
-            return Outcome(passed=False, message=str(exc), conclusive=exc.errno not in SPAWN_SHORTAGES)
+            message = quote(str(exc), self._conceal)
+            return Outcome(passed=False, message=message, conclusive=exc.errno not in SPAWN_SHORTAGES)
         passed = result.status.code == 0
         message = self._conceal(result.tail).strip()[-MESSAGE_LIMIT:]
         return Outcome(passed=passed, message=message or ("" if passed else str(result.status)))
