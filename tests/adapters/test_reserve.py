@@ -6,6 +6,7 @@ import errno
 import os
 import resource
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -20,21 +21,38 @@ from tests.adapters.processes import bench, end, is_running, on_every_platform
 HUGE = 1 << 46
 """Bytes that no thread can have for its stack."""
 
+RESIDENT = frozenset(threading.enumerate())
+"""Threads that were there before any test, and are no workers."""
+
 
 @contextmanager
 def no_more_threads() -> Iterator[None]:
     """Let no thread be started, and none of those that are there be idle."""
     former = threading.stack_size()
     over = threading.Event()
+    held = {threading.current_thread()}
+
+    def hold() -> None:
+        held.add(threading.current_thread())
+        over.wait()
+
     threading.stack_size(HUGE)
     try:
-        with suppress(RuntimeError):
-            while True:  # those that idle are made use of first
-                trio.lowlevel.start_thread_soon(over.wait, lambda _: None)
+        deadline = time.monotonic() + 5
+        # What an earlier test left to itself may still be at work, and its thread be idle in a moment.
+        while _workers() - held and time.monotonic() < deadline:
+            with suppress(RuntimeError):
+                while True:  # those that idle are made use of first
+                    trio.lowlevel.start_thread_soon(hold, lambda _: None)
+            time.sleep(0.005)
         yield
     finally:
         threading.stack_size(former)
         over.set()
+
+
+def _workers() -> set[threading.Thread]:
+    return {thread for thread in threading.enumerate() if thread not in RESIDENT and thread.name != "reserve"}
 
 
 @contextmanager
