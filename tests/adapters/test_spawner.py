@@ -254,6 +254,16 @@ async def test_more_orders_than_a_socket_holds_are_all_carried_out(at: Bench) ->
 
 
 @pytest.mark.usefixtures("leaves")
+async def test_leaf_that_was_left_empty_is_removed_at_the_end(at: Bench) -> None:
+    life = await at.launch("sleep", "60")
+    left = _leaf(at, "1-left")
+    os.mkdir(left.path)
+    at.launcher.close()
+    assert not os.path.exists(left.path)
+    assert life.is_alive()
+    await end(life)
+
+
 async def test_helper_ends_with_the_launcher(tmp_path: Path) -> None:
     async with bench(tmp_path) as at:
         helper = await _helper(at)

@@ -111,7 +111,8 @@ def _backed_off(entries: History) -> int:
 def check_left_nothing(home: Stack) -> None:
     """After an ordered stop: no process, no leaf, no file that has no business there, every life over."""
     assert home.processes() == {}
-    assert cgroup.leaves(str(home.home)) == []
+    leaves = cgroup.leaves(str(home.home))
+    assert not leaves, f"{leaves} were left"
     check_history(home.events(), {})
     for folder, _, names in os.walk(home.home):
         for name in names:

@@ -145,8 +145,11 @@ class ProcessLauncher:
             await trio.sleep(ORPHAN_PAUSE)
 
     def close(self) -> None:
-        """Remove the folder of the leaves, unless a life goes on in it."""
+        """Remove the folder of the leaves, unless a life goes on in it. Who was cut off in the middle of its end may
+        have left one that is empty."""
         if self._platform.cgroup is not None:
+            for leaf in cgroup.leaves(self.home):
+                leaf.remove()
             cgroup.remove_base(self._platform.cgroup)
 
     @property
