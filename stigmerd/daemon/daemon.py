@@ -57,6 +57,9 @@ if TYPE_CHECKING:
 CHECKPOINT_PERIOD = 1.0
 """Seconds between two writes of the state: at most one fsync a second."""
 
+KEEPING_BOUND = 0.5
+"""Seconds that the end waits for a look at the lock, which takes no millisecond on a disk that answers."""
+
 STALE_PERIOD = 1.0
 """Seconds between two looks whether the configuration was changed."""
 
@@ -133,8 +136,7 @@ class Daemon:
                 ending = parts.operations.ending
                 if ending.becomes_next:
                     hold_signals()  # before the receiver gives back what nobody has heeded
-            with self._keeping:
-                self._is_over = True
+            self._leave_lock()
             if ending.becomes_next:
                 await parts.legacy.save(clean=False)
                 await _wait_given_back()
@@ -284,6 +286,13 @@ class Daemon:
         legacy.checkpoint()
         self._own_log.reopen()
         self._keep_lock()
+
+    def _leave_lock(self) -> None:
+        """Let no chore touch the lock any more. One that hangs with the disk is not waited for."""
+        is_idle = self._keeping.acquire(timeout=KEEPING_BOUND)
+        self._is_over = True
+        if is_idle:
+            self._keeping.release()
 
     def _keep_lock(self) -> None:
         try:

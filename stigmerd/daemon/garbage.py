@@ -1,7 +1,7 @@
 """Short pauses of the garbage collector.
 
 A full collection looks at everything that there is, and nothing else runs meanwhile: with a thousand
-components that takes 0.1 to 0.2 s on a fast machine, where no probe may be late by more.
+components for 0.13 to 0.2 s, as docs/performance.md has it, and every attempt of a probe is late by as much.
 """
 
 from __future__ import annotations
