@@ -259,7 +259,7 @@ async def test_leaf_that_was_left_empty_is_removed_at_the_end(at: Bench) -> None
     left = _leaf(at, "1-left")
     os.mkdir(left.path)
     at.launcher.close()
-    assert not os.path.exists(left.path)
+    assert [leaf.nonce for leaf in cgroup.leaves(at.home)] == [life.identity.nonce]
     assert life.is_alive()
     await end(life)
 
