@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import stat
 import subprocess
+import threading
 from pathlib import Path
 
 import pytest
@@ -136,6 +138,19 @@ def test_lock_is_free_once_its_holder_was_killed(home: Home) -> None:
             home.take_lock()
         holder.kill()
     os.close(home.take_lock())
+
+
+def test_lock_of_a_daemon_that_takes_long_to_die_is_waited_for(home: Home) -> None:
+    home.prepare()
+    with start_python("") as dead:
+        dead.wait()
+    fd = os.open(home.lock, os.O_RDWR | os.O_CREAT, 0o600)
+    os.write(fd, f"{dead.pid}\n".encode())
+    fcntl.flock(fd, fcntl.LOCK_EX)  # as its last thread holds it
+    last_thread = threading.Timer(0.5, os.close, [fd])
+    last_thread.start()
+    os.close(home.take_lock())
+    last_thread.join()
 
 
 @pytest.mark.parametrize("loss", ["lock", "run", "home"])

@@ -20,6 +20,9 @@ from stigmerd.adapters.disk.files import PRIVATE_FOLDER, RefusedError, kind_of, 
 _LOCK_PATIENCE = 0.2
 """Seconds that a lock may be busy with somebody who only looks (:meth:`Home.is_taken`)."""
 
+_DEATH_PATIENCE = 5.0
+"""Seconds that a killed daemon may take to die: the lock is its own until the last of its threads has ended."""
+
 
 class HomeError(Exception):
     """The home cannot be used. The message names the path, what is wrong, and what to do."""
@@ -144,8 +147,11 @@ class Home:
         with _telling(self.lock):
             fd = open_regular(self.lock, os.O_RDWR | os.O_CREAT)
             try:
-                if not _lock(fd, fcntl.LOCK_EX, patience=_LOCK_PATIENCE):
-                    raise HomeTakenError(self.path, _pid_in(fd))
+                give_up = time.monotonic() + _DEATH_PATIENCE
+                while not _lock(fd, fcntl.LOCK_EX, patience=_LOCK_PATIENCE):
+                    holder = _pid_in(fd)
+                    if holder is None or not _is_dead(holder) or time.monotonic() > give_up:
+                        raise HomeTakenError(self.path, holder)
                 os.ftruncate(fd, 0)
                 os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
             except BaseException:
@@ -278,3 +284,15 @@ def _pid_in(fd: int) -> int | None:
     """The pid that the lock's holder wrote."""
     text = os.pread(fd, 32, 0).strip()
     return int(text) if text.isdigit() else None
+
+
+def _is_dead(pid: int) -> bool:
+    """Whether a process is gone, or a zombie, of which threads may be ending still."""
+    import psutil  # only where a lock is busy
+
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+    except psutil.Error:
+        return False
