@@ -41,7 +41,7 @@ class HistoryReader:
         assert opened == dict(alive), f"open in the history: {opened}, alive: {alive}"
 
     def automatic(self, name: str) -> int:
-        """How many lives were followed by a backoff, or were a trial."""
+        """How many lives have begun by themselves, or were about to: after a backoff, or as a trial."""
         return len(self._automatic[name])
 
     def _follow(self, name: str, life: int, event: str, reason: str | None) -> None:
@@ -55,7 +55,9 @@ class HistoryReader:
         elif event == "exited":
             demand(life == opened, f"{where}: it ended, while the open one is {opened}")
             self._open[name] = None
-        if event == "restarting" or reason == "trial":
+        if event == "restarting":
+            self._automatic[name].add(life + 1)
+        elif reason == "trial":
             self._automatic[name].add(life)
 
     def _new(self) -> Iterator[dict[str, Any]]:

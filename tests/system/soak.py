@@ -192,6 +192,8 @@ class Soak:
         touched = names or [name for name in ALL if name != "late" or self.variant.late]
         for name in touched:
             self.wanted[name] = None
+        if method != "stop" and "b" in touched and self.wanted["a"] is False:
+            self.wanted["a"] = None  # b has it started too, whether the answer comes or not
         try:
             answers = self.home.call(method, names=names, timeout=10, **({"now": True} if now else {}))["components"]
         except (ControlError, OSError) as exc:
