@@ -88,9 +88,9 @@ def check_adopted(home: Stack, before: dict[str, dict[str, Any]], *, but: str | 
     assert home.component("by-hand")["state"] == "stopped"
     assert home.component("broken")["state"] == "failed"
     leaders = {name: home.component(name)["pid"] for name in RUNNING}
-    processes = home.processes()
-    assert {*processes} == {*RUNNING}
-    for name, pids in processes.items():
+    # A new container runs, for its engine, an instant before its process has its own environment.
+    wait_until(lambda: {*home.processes()} == {*RUNNING})
+    for name, pids in home.processes().items():
         assert leaders[name] in pids
         assert len(pids) == (2 if name == "deaf" else 1)
 
