@@ -263,6 +263,26 @@ async def test_health_of_a_container_that_is_not_running_fails(yard: Yard) -> No
 # Commands inside.
 
 
+async def test_end_that_a_probe_sees_before_any_event_is_an_exit_at_once(yard: Yard) -> None:
+    life = await yard.launch()
+    yard.engine.unwatch(life.watch)
+    ended = None
+
+    async def wait() -> None:
+        nonlocal ended
+        ended = await life.wait_exit()
+
+    with trio.fail_after(10):
+        async with trio.open_nursery() as tasks:
+            tasks.start_soon(wait)
+            await until(lambda: life.watch.changed.statistics().tasks_waiting)
+            yard.api.kill(container_id(life))
+            while (await life.health()).passed:
+                await trio.sleep(0.02)
+    assert ended == ExitStatus(code=137, oom=False)
+    await life.release()
+
+
 async def test_command_runs_in_the_containers_environment(yard: Yard) -> None:
     life = await yard.launch(env={"COLOUR": "blue"}, working_dir="/bin")
     result = await life.run(["/bin/sh", "-c", "echo $COLOUR $PWD; exit 4"])

@@ -249,7 +249,7 @@ class ContainerLife:
     def _judge_health(self) -> Outcome:
         seen = self._seen
         if seen is None or self._exit is not None:
-            return Outcome(passed=False, message="container is not running")
+            return Outcome(passed=False, message="the container is not running", conclusive=False)
         if seen.health == "unhealthy":
             evidence = self._conceal(seen.evidence).strip()[-EVIDENCE_LIMIT:]
             return Outcome(passed=False, message=f"container is unhealthy{f': {evidence}' if evidence else ''}")
@@ -298,6 +298,8 @@ class ContainerLife:
         elif seen is None or seen.started_at != self._started_at or self.watch.died:
             # Removed by hand, or started anew: only the event can have told the code.
             self._exit = ExitStatus(code=self.watch.exit_code)
+        if self._exit is not None:
+            self.watch.stir()  # a probe may have seen it before any event came
 
     async def _ask_usage(self) -> Usage:
         """What the engine counts. The processor's share is that since the last time it was asked."""

@@ -32,7 +32,8 @@ class ContainerProbe:
         if not isinstance(self._life, HasHealth):
             return Outcome(passed=False, message="this component is a process: give it another probe")
         if not self._life.is_alive():
-            return Outcome(passed=False, message="the container is not running")
+            # Its end is told by who waits for it; a verdict that comes first would hide the exit code.
+            return Outcome(passed=False, message="the container is not running", conclusive=False)
         outcome = await self._life.health()
         if outcome.passed and not outcome.message:
             return Outcome(passed=True, message=self._life.note, conclusive=outcome.conclusive)

@@ -94,10 +94,10 @@ async def test_container_that_is_paused_passes_and_says_so() -> None:
     assert await attempt(ContainerProbe(life.as_life())) == Outcome(passed=True, message="container is paused")
 
 
-async def test_container_that_has_ended_fails() -> None:
+async def test_container_that_has_ended_fails_and_is_not_condemned_for_it() -> None:
     life = FakeContainerLife(Outcome(passed=True), alive=False)
     outcome = await attempt(ContainerProbe(life.as_life()))
-    assert outcome == Outcome(passed=False, message="the container is not running")
+    assert outcome == Outcome(passed=False, message="the container is not running", conclusive=False)
 
 
 async def test_container_probe_of_a_process_fails_with_the_way_out() -> None:
