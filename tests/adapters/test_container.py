@@ -260,9 +260,6 @@ async def test_health_of_a_container_that_is_not_running_fails(yard: Yard) -> No
     assert not (await life.health()).passed
 
 
-# Commands inside.
-
-
 async def test_end_that_a_probe_sees_before_any_event_is_an_exit_at_once(yard: Yard) -> None:
     life = await yard.launch()
     yard.engine.unwatch(life.watch)
@@ -281,6 +278,9 @@ async def test_end_that_a_probe_sees_before_any_event_is_an_exit_at_once(yard: Y
                 await trio.sleep(0.02)
     assert ended == ExitStatus(code=137, oom=False)
     await life.release()
+
+
+# Commands inside.
 
 
 async def test_command_runs_in_the_containers_environment(yard: Yard) -> None:

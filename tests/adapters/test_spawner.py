@@ -264,6 +264,7 @@ async def test_leaf_that_was_left_empty_is_removed_at_the_end(at: Bench) -> None
     await end(life)
 
 
+@pytest.mark.usefixtures("leaves")
 async def test_helper_ends_with_the_launcher(tmp_path: Path) -> None:
     async with bench(tmp_path) as at:
         helper = await _helper(at)

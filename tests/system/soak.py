@@ -206,8 +206,6 @@ class Soak:
             self.wanted.update(dict.fromkeys(done, False))
         elif names:
             self.wanted.update(dict.fromkeys(done, True))
-            if "b" in names:
-                self.wanted["a"] = None if self.wanted["a"] is not True else True
 
     def kill_some(self, *, steady: bool = False) -> str:
         """A signal from outside to one process of a component, the leader mostly."""
