@@ -91,7 +91,7 @@ class Stack:
 
     def call(self, method: str, **params: Any) -> dict[str, Any]:
         """One request over the control channel."""
-        with connect(str(self.home)) as client:
+        with connect(str(self.home), timeout=15) as client:
             answer: dict[str, Any] = client.call(method, **params)
             return answer
 

@@ -17,7 +17,7 @@ from typing import Any
 from stigmerd.adapters.processes import cgroup
 from tests.system.daemons import Stack
 
-MOMENT = 2.0
+MOMENT = 20.0
 """Seconds in which what happened has to be seen, on a machine that is busy."""
 
 History = list[dict[str, Any]]

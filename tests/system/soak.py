@@ -166,7 +166,7 @@ class Soak:
                 environment = process.environ()
                 if environment.get("STIGMER_HOME") == str(self.home.home) and process.status() != psutil.STATUS_ZOMBIE:
                     component, life = environment.get("STIGMER_COMPONENT"), environment.get("STIGMER_LIFE")
-                    if component and life:
+                    if component and life and "STIGMER_PROBE" not in environment:  # a command of a probe is no life
                         found.setdefault(component, {}).setdefault(life, []).append(process.pid)
         return found
 
@@ -217,8 +217,9 @@ class Soak:
             with suppress(ProcessLookupError):
                 os.kill(pids[which], number)
             # Dying takes a moment; what is still alive then ignores it, or is stopped.
+            patience = 0.2 if number == signal.SIGTERM and name == "deaf" else 2.0
             with suppress(AssertionError):
-                wait_until(lambda: not is_alive(pids[which]), 2.0 if number != signal.SIGTERM else 0.2)
+                wait_until(lambda: not is_alive(pids[which]), patience)
         return f"{name} {pids[which] if pids else None} {number.name}"
 
     def die(self) -> None:

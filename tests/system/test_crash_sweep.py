@@ -167,6 +167,7 @@ def rotate_twice(attempt: Attempt) -> None:
 
 def is_writing(attempt: Attempt) -> None:
     wait_until(lambda: attempt.home.component("writer")["state"] == "running")
+    wait_until(lambda: [*(attempt.home.home / "logs").glob("writer.log.[0-9]*")])
 
 
 def check_lines(home: Stack) -> None:

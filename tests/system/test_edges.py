@@ -11,7 +11,7 @@ import time
 import pytest
 
 from stigmerd.adapters.processes import cgroup
-from tests.system.daemons import Stack, is_alive, wait_until
+from tests.system.daemons import LIMIT, Stack, is_alive, wait_until
 from tests.system.invariants import check_present
 
 pytestmark = pytest.mark.crashes
@@ -110,8 +110,8 @@ def test_stop_without_a_daemon_asks_also_who_has_dropped_its_environment(home: S
     (home.home / "bare.sh").write_text(f"trap 'echo TERM > {said}; exit 0' TERM; echo up; while :; do sleep 0.05; done")
     home.configure('[component.bare]\ncommand = "env -i sh bare.sh"\n')
     home.start()
+    pid = home.wait_state("bare", "running")["pid"]
     wait_until(lambda: "up" in (home.home / "logs" / "bare.log").read_text().split())
-    pid = home.component("bare")["pid"]
     home.kill()
     stopped = home.cli("stop")
     assert (stopped.returncode, is_alive(pid), said.read_text()) == (0, False, "TERM\n"), stopped
@@ -239,7 +239,10 @@ def test_signal_during_the_start_is_an_ordered_stop(home: Stack, after: float) -
         daemon.stdout.read(1)
         time.sleep(after)
         daemon.send_signal(signal.SIGTERM)
-        assert daemon.wait(20) == 0
+        try:
+            assert daemon.wait(LIMIT) == 0
+        finally:
+            daemon.kill()
     assert home.processes() == {}
 
 
@@ -358,7 +361,8 @@ def test_secret_in_a_command_or_a_probe_is_in_nothing_that_the_daemon_writes(
     )
     home.start()
     assert "/no/${TOP_SECRET}: No such file" in home.wait_state("absent", "restarting")["last_error"]
-    home.wait_state("probed", "running")
+    for name in ("probed", "talkative"):
+        home.wait_state(name, "running")
     wait_until(lambda: home.component("probed")["probes"][0]["message"] == "said ${TOP_SECRET}")
     cut = f"${{TOP_SECRET}}{0:0250d}"[-256:]
     wait_until(lambda: home.component("talkative")["probes"][0]["message"] == cut)

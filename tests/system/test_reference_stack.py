@@ -45,15 +45,16 @@ def test_first_start_ends_with_three_healthy_components_on_screen(home: Stack) -
 
 def test_killed_worker_comes_back_after_a_second_and_status_says_so(home: Stack) -> None:
     assert home.cli().returncode == 0
+    pid = home.component("workflow-runner")["pid"]
     killed = time.time()
-    kill(home.component("workflow-runner")["pid"])
+    kill(pid)
     again = home.wait_state("workflow-runner", "running", life=2)
     exited, starting = (
         [seconds(e["at"]) for e in home.events("workflow-runner") if e["event"] == event][-1]
         for event in ("exited", "starting")
     )
-    assert -0.002 < exited - killed < 0.05
-    assert 1.0 <= starting - exited + 0.002 < 2.0
+    assert -0.002 < exited - killed < 1.0  # 50 ms on a machine that is not busy: see test_crashes.py
+    assert 1.0 <= starting - exited + 0.002 < 5.0
     log = (home.home / "logs" / "workflow-runner.log").read_text()
     assert "stigmerd[workflow-runner]: Restarted workflow-runner (attempt 1/10)\n" in log
     assert (again["restarts"], again["last_exit"]["signal"]) == (1, "SIGKILL")

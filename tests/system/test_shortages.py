@@ -88,14 +88,19 @@ def no_more_processes(home: Stack, group: Path | None) -> Iterator[None]:
     if group is None:
         before = resource.prlimit(daemon.pid, resource.RLIMIT_NPROC)
         resource.prlimit(daemon.pid, resource.RLIMIT_NPROC, (1, before[1]))
-        yield
-        resource.prlimit(daemon.pid, resource.RLIMIT_NPROC, before)
+        try:
+            yield
+        finally:
+            resource.prlimit(daemon.pid, resource.RLIMIT_NPROC, before)
         return
     for process in (daemon, *daemon.children(recursive=True)):
-        (group / "cgroup.procs").write_text(str(process.pid))
+        with suppress(ProcessLookupError):  # a probe's command that has ended meanwhile
+            (group / "cgroup.procs").write_text(str(process.pid))
     (group / "pids.max").write_text("1")
-    yield
-    (group / "pids.max").write_text("max")
+    try:
+        yield
+    finally:
+        (group / "pids.max").write_text("max")
 
 
 THREADLESS_PROGRAM = """
