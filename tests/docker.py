@@ -59,7 +59,7 @@ class OwnEngine:
     def stop(self) -> None:
         """Stop it, and leave its containers running.
 
-        One in a hundred does not end when it is asked to, and answers nobody any more: it is killed, as by systemd.
+        Now and then one does not end when it is asked to, and answers nobody any more: it is killed, as by systemd.
         """
         process = psutil.Process(self._pid)
         process.terminate()
@@ -68,7 +68,7 @@ class OwnEngine:
         except psutil.TimeoutExpired:
             process.kill()
             process.wait(timeout=20)
-            Path(self.folder, "docker.pid").unlink()
+            (self.folder / "docker.pid").unlink()
 
     def end(self) -> None:
         """End it, and take down what it set up. Its containers have to be removed."""
